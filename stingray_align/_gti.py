@@ -1,0 +1,62 @@
+"""Good time intervals (GTIs) as tidy arrays: float64 (m, 2), disjoint, ascending, none empty."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from stingray.gti import cross_two_gtis
+
+from .errors import EventDataError, EventDataWarning
+
+__all__ = ["tidy_gti", "in_gti", "length", "intersect", "warn_dropped"]
+
+
+def warn_dropped(bad, why, stacklevel=3):
+    warnings.warn(
+        f"{int(bad.sum())} of {bad.size} events have {why}; they were dropped",
+        EventDataWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def tidy_gti(gti):
+    """Intervals as float64 (m, 2), sorted, merged where they overlap, none empty."""
+    try:
+        gti = np.array(gti, dtype=float)
+    except (TypeError, ValueError):
+        gti = None
+    if gti is not None and gti.size == 0:
+        return np.empty((0, 2))
+    if gti is None or gti.ndim != 2 or gti.shape[1] != 2:
+        raise EventDataError("good time intervals must be given as [[start, stop], ...] in seconds")
+    gti = gti[np.isfinite(gti).all(axis=1)]
+    gti = gti[gti[:, 1] > gti[:, 0]]
+    gti = gti[np.argsort(gti[:, 0], kind="stable")]
+    if len(gti) == 0:
+        return gti
+    reach = np.maximum.accumulate(gti[:, 1])
+    first = np.concatenate([[True], gti[1:, 0] > reach[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return np.column_stack([gti[first, 0], reach[last]])
+
+
+def in_gti(times, gti):
+    """Which times lie inside tidy intervals, edges included."""
+    index = np.searchsorted(gti[:, 0], times, side="right") - 1
+    return (index >= 0) & (times <= gti[np.maximum(index, 0), 1])
+
+
+def length(gti):
+    gti = np.asarray(gti, dtype=float).reshape(-1, 2)
+    return float(np.sum(gti[:, 1] - gti[:, 0]))
+
+
+def intersect(gtis):
+    """Common intervals (m, 2) of several tidy interval lists."""
+    common = gtis[0]
+    for gti in gtis[1:]:
+        if len(common) == 0 or len(gti) == 0:
+            return np.empty((0, 2))
+        common = tidy_gti(cross_two_gtis(common, gti))
+    return common
