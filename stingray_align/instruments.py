@@ -1,0 +1,171 @@
+"""The instruments the package knows, and the one place where their names are made uniform.
+
+Effective areas are **approximate**: on-axis curves read off the missions' published plots at about
+a dozen energies and interpolated in log-log. They make simulated spectra look right; they are no
+calibration, and nothing measured on real data is divided by them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["INSTRUMENTS", "Instrument", "canonical_instrument", "effective_area"]
+
+# Energies (keV) at which every area below is tabulated.
+_ENERGIES = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 2.3, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """An X-ray camera, described as far as a simulation of one point source needs it.
+
+    Parameters
+    ----------
+    name, mission : str
+        Canonical name (a key of `INSTRUMENTS`) and mission.
+    area : tuple of float
+        Approximate effective area in cm2 at ``energies``.
+    frame_time : float
+        Time between two read-outs in s; 0 where photons are timed one by one.
+    resolution : tuple of float
+        Full width at half maximum of the energy response in eV, at 1 and at 6 keV.
+    background_rate : float
+        Typical background of 0.5-8 keV in a source aperture, in ct/s.
+    maximum_rate : float
+        Count rate in ct/s above which observers choose another mode or instrument.
+    energies : tuple of float
+        Energies of the area table in keV.
+    """
+
+    name: str
+    mission: str
+    area: tuple
+    frame_time: float
+    resolution: tuple
+    background_rate: float
+    maximum_rate: float
+    energies: tuple = _ENERGIES
+
+    def fwhm(self, energies):
+        """Full width at half maximum (keV) at some energies (keV).
+
+        The square of the width grows linearly with energy (electronic noise plus Fano noise),
+        through the two tabulated values.
+        """
+        low, high = np.square(self.resolution) * 1e-6
+        slope = (high - low) / 5.0
+        return np.sqrt(np.maximum(low + slope * (np.asarray(energies) - 1.0), 0.2 * low))
+
+
+INSTRUMENTS = {
+    instrument.name: instrument for instrument in (
+        # Chandra Proposers' Observatory Guide, chapter 6.
+        Instrument("ACIS-I", "chandra", (10, 90, 220, 380, 580, 500, 370, 360, 400, 340, 230, 130,
+                                         60, 8), 3.24, (70, 150), 6e-5, 5.0),
+        Instrument("ACIS-S", "chandra", (110, 270, 420, 600, 720, 540, 400, 380, 400, 330, 220,
+                                         120, 50, 5), 3.24, (100, 155), 1.2e-4, 5.0),
+        # XMM-Newton Users Handbook, section 3.2.
+        Instrument("EPIC-pn", "xmm", (600, 900, 1050, 1230, 1320, 1000, 820, 820, 850, 870, 850,
+                                      780, 560, 320), 0.0734, (75, 150), 2e-3, 60.0),
+        Instrument("EPIC-MOS", "xmm", (120, 200, 330, 450, 540, 400, 340, 350, 370, 360, 300, 200,
+                                       110, 30), 2.6, (65, 140), 5e-4, 15.0),
+        # NICER mission guide; a collimated instrument, hence its background.
+        Instrument("NICER", "nicer", (1000, 1400, 1650, 1850, 1900, 1350, 1000, 900, 750, 620, 500,
+                                      380, 280, 150), 0.0, (85, 137), 0.5, 3000.0),
+        # Swift XRT users guide, photon-counting mode.
+        Instrument("XRT", "swift", (30, 60, 90, 120, 135, 100, 85, 85, 85, 75, 60, 40, 25, 6),
+                   2.5, (70, 145), 3e-4, 5.0),
+    )
+}
+
+
+def effective_area(name, energies):
+    """Approximate on-axis effective area.
+
+    Parameters
+    ----------
+    name : str
+        Canonical instrument name, a key of `INSTRUMENTS`.
+    energies : array_like
+        Energies in keV; beyond 0.3-10 keV the value at the nearer end is returned.
+
+    Returns
+    -------
+    ndarray
+        Area in cm2, of the shape of ``energies``.
+
+    Raises
+    ------
+    ValueError
+        If the instrument is not known.
+
+    Examples
+    --------
+    >>> from stingray_align.instruments import effective_area
+    >>> effective_area("EPIC-pn", [1.0, 6.0]).round().tolist()
+    [1230.0, 850.0]
+    """
+    if name not in INSTRUMENTS:
+        raise ValueError(f"unknown instrument {name!r}: use one of {', '.join(INSTRUMENTS)}")
+    instrument = INSTRUMENTS[name]
+    return np.exp(np.interp(np.log(energies), np.log(instrument.energies),
+                            np.log(instrument.area)))
+
+
+def canonical_instrument(mission, instrument, detector=None):
+    """One name for an instrument, however the file or the user wrote it.
+
+    Parameters
+    ----------
+    mission, instrument : str or None
+        As found in an event file or on an event list; case does not matter.
+    detector : str or None
+        The ``DETNAM`` keyword, which for ACIS lists the CCDs in use ("ACIS-7", "ACIS-012367").
+
+    Returns
+    -------
+    str or None
+        A key of `INSTRUMENTS`, or None for an instrument the simulations do not cover.
+
+    Notes
+    -----
+    ACIS without an array is taken as ACIS-S if CCD 7 (S3) is on and the four CCDs of the imaging
+    array are not all on, and as ACIS-I otherwise.
+
+    Examples
+    --------
+    >>> from stingray_align.instruments import canonical_instrument
+    >>> canonical_instrument("axaf", "ACIS", "ACIS-235678")
+    'ACIS-S'
+    >>> canonical_instrument("XMM", "EMOS1")
+    'EPIC-MOS'
+    >>> canonical_instrument("nustar", "FPMA") is None
+    True
+    """
+    mission = re.sub(r"[^a-z]", "", str(mission or "").lower())
+    instrument = re.sub(r"[^A-Z0-9]", "", str(instrument or "").upper())
+    if mission in ("chandra", "axaf", "cxo", "") and instrument.startswith("ACIS"):
+        return _acis_array(instrument[4:], str(detector or "").upper())
+    if mission in ("xmm", "xmmnewton", ""):
+        if instrument in ("EPN", "PN", "EPICPN"):
+            return "EPIC-pn"
+        if re.fullmatch(r"(E|EPIC)?MOS[12]?", instrument):
+            return "EPIC-MOS"
+    if (mission == "nicer" and instrument in ("XTI", "NICER", "")) or (
+            mission == "" and instrument in ("XTI", "NICER")):
+        return "NICER"
+    if mission in ("swift", "") and instrument in ("XRT", "SWIFTXRT"):
+        return "XRT"
+    return None
+
+
+def _acis_array(suffix, detector):
+    if suffix in ("I", "S"):
+        return f"ACIS-{suffix}"
+    chips = set(re.sub(r"\D", "", suffix + detector))
+    if detector.endswith("S3") or suffix == "S3":
+        return "ACIS-S"
+    return "ACIS-S" if "7" in chips and not set("0123") <= chips else "ACIS-I"

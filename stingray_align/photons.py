@@ -1,0 +1,307 @@
+"""What the model sees of an observation: photons in a window, exposure, channels, background.
+
+An observation is reduced to the photons of 0.5-8 keV inside its good time intervals (GTIs), each
+as a position in the window (0 at the first GTI's start, 1 at the last one's stop) and an energy
+channel. The exposed fraction of each of 512 time bins carries gaps, so a gap is never mistaken for
+a faint source. Many observations are held together in flat ("ragged") arrays, since catalogues
+have many sources with few photons each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from .errors import EventDataError
+
+__all__ = ["N_TIME_BINS", "CHANNEL_EDGES", "N_CHANNELS", "BAND_EDGES", "BAND_OF_CHANNEL",
+           "Photons", "exposure_in_bins", "reduce_events", "spread_frames", "to_channels"]
+
+N_TIME_BINS = 512
+
+#: Edges of the 20 energy channels in keV; 1.2, 2 and 7 keV are edges, so the CSC bands are exact.
+CHANNEL_EDGES = np.concatenate([
+    np.geomspace(0.5, 1.2, 7)[:-1], np.geomspace(1.2, 2.0, 5)[:-1],
+    np.geomspace(2.0, 7.0, 10), [8.0]])
+N_CHANNELS = len(CHANNEL_EDGES) - 1
+
+#: CSC soft, medium and hard bands, and the rest up to 8 keV, in keV.
+BAND_EDGES = (0.5, 1.2, 2.0, 7.0, 8.0)
+BAND_OF_CHANNEL = np.searchsorted(BAND_EDGES, CHANNEL_EDGES[:-1] + 1e-6) - 1
+
+#: Attributes of an event list that hold the background rate in the aperture (ct/s), band by band.
+BACKGROUND_ATTRIBUTES = ("background_soft", "background_medium", "background_hard",
+                         "background_top")
+
+
+def to_channels(energies):
+    """Channel number of each energy.
+
+    Parameters
+    ----------
+    energies : array_like
+        Photon energies in keV.
+
+    Returns
+    -------
+    ndarray of int
+        0 to 19, or -1 outside 0.5-8 keV.
+    """
+    channel = np.searchsorted(CHANNEL_EDGES, energies, side="right") - 1
+    return np.where((channel < 0) | (channel >= N_CHANNELS), -1, channel)
+
+
+def exposure_in_bins(gti, edges):
+    """Exposed seconds in each time bin.
+
+    Parameters
+    ----------
+    gti : array_like, shape (m, 2)
+        Good time intervals in s, sorted and without overlap.
+    edges : array_like, shape (n_bins + 1,)
+        Bin edges in s, on the same zero.
+
+    Returns
+    -------
+    ndarray, shape (n_bins,)
+
+    Examples
+    --------
+    >>> from stingray_align.photons import exposure_in_bins
+    >>> exposure_in_bins([[0, 3], [5, 8]], [0, 4, 8]).tolist()
+    [3.0, 3.0]
+    """
+    gti = np.asarray(gti, dtype=float).reshape(-1, 2)
+    length = gti[:, 1] - gti[:, 0]
+    # The exposure gathered until time t is piecewise linear with its knots at the GTI borders.
+    total = np.concatenate([[0.0], np.cumsum(length)])
+    knots = gti.ravel()
+    values = np.column_stack([total[:-1], total[1:]]).ravel()
+    return np.diff(np.interp(edges, knots, values))
+
+
+@dataclass(frozen=True, eq=False)
+class Photons:
+    """Observations of ``n`` sources as the model sees them.
+
+    Parameters
+    ----------
+    offsets : ndarray of int64, shape (n + 1,)
+        Source ``i`` owns photons ``offsets[i]:offsets[i + 1]``.
+    phase : ndarray of float32, shape (n_photons,)
+        Position of each photon in its window, 0 to 1.
+    channel : ndarray of uint8, shape (n_photons,)
+        Energy channel, see `CHANNEL_EDGES`.
+    start, duration : ndarray of float64, shape (n,)
+        Begin (absolute) and length of the window in s.
+    exposed : ndarray of float32, shape (n, 512)
+        Exposed fraction of each time bin.
+    background : ndarray of float32, shape (n, 4)
+        Counts expected from the background in the aperture over the whole exposure, in the bands
+        of `BAND_EDGES`; zero where it is not known.
+    instrument : ndarray of str, shape (n,)
+        Canonical instrument (a key of `stingray_align.instruments.INSTRUMENTS`) or "".
+    """
+
+    ARRAYS = ("offsets", "phase", "channel", "start", "duration", "exposed", "background")
+
+    offsets: np.ndarray
+    phase: np.ndarray
+    channel: np.ndarray
+    start: np.ndarray
+    duration: np.ndarray
+    exposed: np.ndarray
+    background: np.ndarray
+    instrument: np.ndarray
+
+    def __len__(self):
+        return len(self.duration)
+
+    @property
+    def n_photons(self):
+        """Photons of each source, shape (n,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def exposure(self):
+        """Exposure of each source in s, shape (n,)."""
+        return self.exposed.mean(axis=1, dtype=float) * self.duration
+
+    @property
+    def source_index(self):
+        """Index of the source each photon belongs to, shape (n_photons,)."""
+        return np.repeat(np.arange(len(self)), self.n_photons)
+
+    @property
+    def time_bin(self):
+        """Time bin of each photon, shape (n_photons,)."""
+        return np.minimum((self.phase * N_TIME_BINS).astype(np.int64), N_TIME_BINS - 1)
+
+    def __getitem__(self, index):
+        """Some of the sources: an integer (kept as a set of one), a slice, a mask or indices."""
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        count = self.n_photons[rows]
+        offsets = np.concatenate([[0], np.cumsum(count)])
+        take = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], count)
+        return Photons(offsets, self.phase[take], self.channel[take], self.start[rows],
+                       self.duration[rows], self.exposed[rows], self.background[rows],
+                       self.instrument[rows])
+
+    def select(self, keep):
+        """The same sources with only some photons.
+
+        Parameters
+        ----------
+        keep : ndarray of bool, shape (n_photons,)
+
+        Returns
+        -------
+        Photons
+            Exposure and background stay as they are.
+        """
+        inside = np.concatenate([[0], np.cumsum(keep)])
+        return Photons(inside[self.offsets], self.phase[keep], self.channel[keep], self.start,
+                       self.duration, self.exposed, self.background, self.instrument)
+
+    def thin(self, fraction, rng):
+        """Split the photons at random into two independent Poisson processes.
+
+        Parameters
+        ----------
+        fraction : float or ndarray, shape (n,)
+            Probability with which a photon goes to the first part.
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        first, second : Photons
+            The expected background is shared out in the same proportion.
+        """
+        fraction = np.broadcast_to(np.asarray(fraction, dtype=np.float32), len(self))
+        limit = np.repeat(fraction, self.n_photons)
+        chosen = rng.random(len(self.phase), dtype=np.float32) < limit
+        first, second = self.select(chosen), self.select(~chosen)
+        share = fraction[:, None]
+        return (first.replace(background=self.background * share),
+                second.replace(background=self.background * (1 - share)))
+
+    def replace(self, **changes):
+        """The same photons with some arrays exchanged."""
+        return Photons(**({f.name: getattr(self, f.name) for f in fields(self)} | changes))
+
+    def counts(self):
+        """Photons per time bin and channel.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, 512, 20)
+        """
+        cell = (self.source_index * N_TIME_BINS + self.time_bin) * N_CHANNELS + self.channel
+        flat = np.bincount(cell, minlength=len(self) * N_TIME_BINS * N_CHANNELS)
+        return flat.astype(np.float32).reshape(len(self), N_TIME_BINS, N_CHANNELS)
+
+    @classmethod
+    def concatenate(cls, parts):
+        """Join several sets of sources into one."""
+        parts = list(parts)
+        if not parts:
+            raise EventDataError("there is nothing to join: give at least one set of photons")
+        joined = {f.name: np.concatenate([getattr(p, f.name) for p in parts])
+                  for f in fields(cls) if f.name != "offsets"}
+        counts = np.concatenate([p.n_photons for p in parts])
+        return cls(offsets=np.concatenate([[0], np.cumsum(counts)]), **joined)
+
+    @classmethod
+    def from_events(cls, events):
+        """Reduce one event list, or a sequence of them, to what the model sees.
+
+        Parameters
+        ----------
+        events : stingray.EventList or sequence of them
+            With GTIs, and energies in keV. A background in the aperture is taken from the
+            attributes ``background_soft``, ``background_medium``, ``background_hard`` and
+            ``background_top`` (ct/s), where present.
+
+        Returns
+        -------
+        Photons
+
+        Raises
+        ------
+        stingray_align.errors.EventDataError
+            If a list has no energies, no exposure, or nothing but invalid events.
+        """
+        from stingray import EventList
+
+        if isinstance(events, EventList):
+            events = [events]
+        return cls.concatenate(reduce_events(ev)[0] for ev in events)
+
+
+def spread_frames(times, bin_length):
+    """Move photons to random places inside the CCD frame they were read out with.
+
+    All photons of a frame carry one time. Where frames are not much shorter than the time bins,
+    that is a comb which no source made.
+
+    Parameters
+    ----------
+    times : ndarray of float64, shape (n,)
+        Ascending, in s.
+    bin_length : float
+        Length of a time bin in s.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        The same times, if they lie on no comb or if its step is below a quarter of a bin.
+    """
+    steps = np.diff(times)
+    steps = steps[steps > 0]
+    if len(steps) == 0 or steps.min() < bin_length / 4:
+        return times
+    # Over a few frames the readout's clock is exact; over many, rounding would add up.
+    few = steps[steps < 8.5 * steps.min()] / steps.min()
+    if len(few) < 6 or np.abs(few - np.round(few)).max() > 0.05:
+        return times
+    frame = np.median(steps[steps < 1.5 * steps.min()])
+    inside = np.random.default_rng(0).uniform(-0.5, 0.5, len(times))  # the same in every run
+    return times + frame * inside
+
+
+def reduce_events(events):
+    """One event list as `Photons`, and the good time intervals that were used.
+
+    Parameters
+    ----------
+    events : stingray.EventList
+
+    Returns
+    -------
+    photons : Photons
+        A set of one source.
+    gti : ndarray of float64, shape (m, 2)
+        Absolute seconds.
+    """
+    from .events import background_rates, instrument_of, prepare
+
+    time, energy, gti = prepare(events)
+    start, stop = gti[0, 0], gti[-1, 1]
+    duration = stop - start
+    time = np.clip(spread_frames(time, duration / N_TIME_BINS), start, stop)
+    channel = to_channels(energy)
+    in_band = channel >= 0
+    phase = ((time[in_band] - start) / duration).astype(np.float32)
+    exposed = exposure_in_bins(gti - start, np.linspace(0, duration, N_TIME_BINS + 1))
+    exposure = exposed.sum()
+    rates = background_rates(events)
+    rates = np.zeros(len(BACKGROUND_ATTRIBUTES)) if rates is None else rates
+    photons = Photons(
+        offsets=np.array([0, in_band.sum()]), phase=phase,
+        channel=channel[in_band].astype(np.uint8), start=np.array([start], dtype=float),
+        duration=np.array([duration], dtype=float),
+        exposed=(exposed * (N_TIME_BINS / duration)).astype(np.float32)[None],
+        background=(rates * exposure).astype(np.float32)[None],
+        instrument=np.array([instrument_of(events) or ""]))
+    return photons, gti

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from stingray import EventList
+
+from stingray_align.errors import EventDataError
+from stingray_align.photons import (
+    BAND_EDGES, BAND_OF_CHANNEL, CHANNEL_EDGES, N_TIME_BINS, Photons, exposure_in_bins,
+    spread_frames, to_channels)
+
+
+def events(times, energies=1.0, gti=((0, 100),), **attributes):
+    times = np.asarray(times, dtype=float)
+    ev = EventList(times, energy=np.broadcast_to(energies, times.shape).astype(float),
+                   gti=np.asarray(gti, dtype=float))
+    for name, value in attributes.items():
+        setattr(ev, name, value)
+    return ev
+
+
+def test_channels_and_bands_share_their_edges():
+    assert len(CHANNEL_EDGES) == 21
+    for edge in BAND_EDGES:
+        assert np.isclose(CHANNEL_EDGES, edge).any()
+    assert_array_equal(np.bincount(BAND_OF_CHANNEL), [6, 4, 9, 1])
+
+
+@pytest.mark.parametrize("energy, channel", [(0.49, -1), (0.5, 0), (1.2, 6), (2.0, 10),
+                                             (7.0, 19), (7.99, 19), (8.0, -1)])
+def test_channel_of_an_energy(energy, channel):
+    assert to_channels(energy) == channel
+
+
+def test_exposure_agrees_with_a_fine_sum():
+    rng = np.random.default_rng(0)
+    borders = np.sort(rng.uniform(0, 1000, 12)).reshape(-1, 2)
+    edges = np.linspace(-50, 1100, 38)
+    fine = np.linspace(-50, 1100, 1_150_001)[:-1] + 0.0005
+    inside = ((fine >= borders[:, :1]) & (fine < borders[:, 1:])).any(axis=0)
+    expected = np.histogram(fine[inside], edges)[0] * 0.001
+    assert_allclose(exposure_in_bins(borders, edges), expected, atol=0.02)
+    assert_allclose(exposure_in_bins(borders, edges).sum(), np.diff(borders).sum())
+
+
+def test_window_phase_and_exposure_follow_the_gtis():
+    p = Photons.from_events(events([10, 20, 90], gti=[[10, 30], [80, 110]]))
+    assert p.start[0] == 10 and p.duration[0] == 100
+    assert_allclose(p.phase, [0, 0.1, 0.8], atol=1e-6)
+    assert_allclose(p.exposure, 50, rtol=1e-5)
+    assert p.exposed[0, N_TIME_BINS // 2] == 0  # the gap
+
+
+def test_mission_times_keep_their_precision():
+    late = 7.3e8
+    p = Photons.from_events(events(late + np.array([0.0, 1.0, 2.0]), gti=[[late, late + 4]]))
+    assert_allclose(p.phase, [0, 0.25, 0.5], atol=1e-6)
+
+
+def test_photons_outside_the_band_do_not_count():
+    p = Photons.from_events(events([1, 2, 3], [0.3, 1.0, 9.0]))
+    assert p.n_photons[0] == 1
+
+
+def test_background_attributes_become_expected_counts():
+    p = Photons.from_events(events([1.0], background_soft=0.01, background_medium=0.0,
+                                   background_hard=0.02, background_top=0.03))
+    assert_allclose(p.background[0], [1, 0, 2, 3], atol=1e-5)
+    assert (Photons.from_events(events([1.0])).background == 0).all()
+
+
+def test_rows_are_the_sources_asked_for():
+    sets = Photons.from_events([events(np.arange(k) + 0.5, gti=[[0, 50 + k]]) for k in range(5)])
+    assert_array_equal(sets.n_photons, range(5))
+    chosen = sets[[4, 0, 2]]
+    assert_array_equal(chosen.n_photons, [4, 0, 2])
+    assert_allclose(chosen.phase[:4], (np.arange(4) + 0.5) / 54, atol=1e-6)
+    assert_array_equal(sets[sets.n_photons > 2].duration, [53, 54])
+    assert len(sets[1]) == 1
+
+
+def test_counts_hold_every_photon_once():
+    rng = np.random.default_rng(1)
+    sets = Photons.from_events([events(np.sort(rng.uniform(0, 100, 300)),
+                                       rng.uniform(0.5, 8, 300)) for _ in range(3)])
+    counts = sets.counts()
+    assert counts.shape == (3, 512, 20)
+    assert_array_equal(counts.sum(axis=(1, 2)), sets.n_photons)
+    in_bins = np.histogram(sets[1].phase, np.linspace(0, 1, 513))[0]
+    assert_array_equal(counts[1].sum(axis=1), in_bins)
+
+
+def test_thinning_splits_without_loss_and_in_proportion():
+    one = events(np.linspace(0.1, 99.9, 20_000), background_soft=1.0, background_medium=0,
+                 background_hard=0, background_top=0)
+    sets = Photons.from_events([one] * 2)
+    first, second = sets.thin(np.array([0.2, 0.7]), np.random.default_rng(0))
+    assert_array_equal(first.n_photons + second.n_photons, sets.n_photons)
+    # five standard deviations of a binomial draw
+    assert_allclose(first.n_photons / sets.n_photons, [0.2, 0.7], atol=5 * 0.0033)
+    assert_allclose(first.background + second.background, sets.background, rtol=1e-6)
+    assert_allclose(first.background[:, 0], [20, 70], rtol=1e-5)
+
+
+def test_joining_nothing_says_so():
+    with pytest.raises(EventDataError, match="nothing to join"):
+        Photons.from_events([])
+
+
+def test_a_comb_of_frames_is_spread_and_nothing_else_is():
+    rng = np.random.default_rng(2)
+    times = np.sort(rng.uniform(0, 1000, 400))
+    assert_array_equal(spread_frames(times, 2.0), times)
+    frames = np.floor(times / 3.2) * 3.2 + 1.6
+    spread = spread_frames(frames, 2.0)
+    assert np.abs(spread - frames).max() <= 1.6001
+    assert len(np.unique(spread)) == 400
+    # uniform inside the frame: half a frame of spread has this rms
+    assert_allclose((spread - frames).std(), 3.2 / 12**0.5, rtol=0.1)
+    assert_array_equal(spread_frames(frames, 50.0), frames)  # bins of many frames show no comb
+    assert_array_equal(spread_frames(frames, 2.0), spread)
+    few = np.array([3.2, 6.4, 9.6])
+    assert_array_equal(spread_frames(few, 2.0), few)
