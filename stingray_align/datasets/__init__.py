@@ -1,0 +1,18 @@
+"""Data to learn, test and compare with: a simulated population with known truth."""
+
+import importlib
+
+_OBJECTS = {"CLASSES": "population", "Population": "population", "simulate_photons": "population",
+            "simulate_population": "population", "write_prose": "prose"}
+
+__all__ = list(_OBJECTS)
+
+
+def __getattr__(name):
+    if name not in _OBJECTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_OBJECTS[name]}"), name)
+
+
+def __dir__():
+    return sorted(__all__)
