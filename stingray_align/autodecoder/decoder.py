@@ -1,0 +1,86 @@
+"""The decoder: from a latent to the shape of a photon rate over time and energy.
+
+Four linear heads on a residual network give a log-rate over time :math:`g(t)`, a spectrum
+:math:`s(E)` and a low-rank change of the spectrum with time :math:`u(t)\\,v(E)`:
+
+.. math::
+
+   \\log p(t, E; z) = \\log\\mathrm{softmax}_t[g(t) + \\log w(t)]
+                      + \\log\\mathrm{softmax}_E[s(E) + u(t)\\,v(E)],
+
+with :math:`w` the exposed fraction of each time bin: :math:`p` is normalised over the exposure.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from ..photons import N_CHANNELS, N_TIME_BINS
+from .batch import N_COLOUR_BINS
+
+__all__ = ["Decoder", "Residual", "Shape"]
+
+
+class Residual(nn.Module):
+    """Pre-normalised residual block."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, x):
+        return x + self.outer(nn.functional.gelu(self.inner(self.norm(x)), approximate="tanh"))
+
+
+class Shape:
+    """What the heads say: ``g`` (n, 512), ``s`` (n, 20), ``u`` (n, 128), ``v`` (n, 20)."""
+
+    def __init__(self, g, s, u, v):
+        self.g, self.s, self.u, self.v = g, s, u, v
+
+    def moved(self, offset):
+        """The same shape with something added to the log-rate over time, shape (n, 512)."""
+        moved = Shape(self.g + offset, self.s, self.u, self.v)
+        moved.log_energy = self.log_energy
+        return moved
+
+    def log_time(self, exposed):
+        """Log share of the source's photons in each time bin, shape (n, 512)."""
+        return torch.log_softmax(self.g + torch.log(exposed), dim=1)
+
+    @cached_property
+    def log_energy(self):
+        """Log spectrum in each of the coarser time bins, shape (n, 128, 20)."""
+        return torch.log_softmax(
+            self.s[:, None, :] + self.u[:, :, None] * self.v[:, None, :], dim=2)
+
+    def log_relative_rate(self, exposed):
+        """Log of rate over mean rate in each time bin, also in gaps, shape (n, 512)."""
+        total = torch.logsumexp(self.g + torch.log(exposed), dim=1, keepdim=True)
+        return self.g - total + torch.log(exposed.sum(dim=1, keepdim=True))
+
+
+class Decoder(nn.Module):
+    """Latent (n, n_latent) to `Shape`."""
+
+    def __init__(self, n_latent, n_hidden):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(n_latent, n_hidden), Residual(n_hidden),
+                                  Residual(n_hidden), nn.LayerNorm(n_hidden))
+        self.heads = nn.ModuleDict({"g": nn.Linear(n_hidden, N_TIME_BINS),
+                                    "s": nn.Linear(n_hidden, N_CHANNELS),
+                                    "u": nn.Linear(n_hidden, N_COLOUR_BINS),
+                                    "v": nn.Linear(n_hidden, N_CHANNELS)})
+        for name in "guv":  # start from a constant source whose spectrum does not change
+            nn.init.normal_(self.heads[name].weight, std=0.01)
+
+    def forward(self, z):
+        hidden = self.body(z)
+        return Shape(*(self.heads[name](hidden).float() for name in "gsuv"))

@@ -1,0 +1,138 @@
+"""The vector that alignment consumes: amplitude, latent, and read-outs of the decoded rate.
+
+The latent tells *when* things happen; classes of variability do not care when. So the vector also
+holds statistics of the decoded rate that do not change with a shift of the window, the decoded
+spectrum, and plain photon statistics, each under its name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..photons import CHANNEL_EDGES, N_TIME_BINS
+
+__all__ = ["feature_names", "feature_units", "feature_vectors"]
+
+#: Frequencies in cycles per window, in groups of growing width.
+FREQUENCY_EDGES = np.unique(np.round(np.geomspace(1, N_TIME_BINS // 2 + 1, 40)).astype(int))
+BANDS = {"soft": slice(0, 6), "medium": slice(6, 10), "hard": slice(10, 19)}
+RATIOS = (("hard", "soft"), ("hard", "medium"), ("medium", "soft"))
+SCALES = (8, 32, 128)  # time bins of the excess variance
+
+
+def feature_names(n_latent):
+    """Names of the entries of `feature_vectors`."""
+    channels = [f"{low:.2f}-{high:.2f}keV"
+                for low, high in zip(CHANNEL_EDGES[:-1], CHANNEL_EDGES[1:])]
+    return (
+        "log_counts", "log_duration", "log_exposure", "log_rate", "background_fraction",
+        "soft_area", "hard_area",
+        *(f"latent_{i}" for i in range(n_latent)),
+        *(f"decoded_spectrum_{c}" for c in channels),
+        *(f"decoded_hardness_{a}_{b}" for a, b in RATIOS),
+        *(f"counts_hardness_{a}_{b}" for a, b in RATIOS),
+        "decoded_rms", "decoded_maximum", "decoded_minimum", "decoded_skewness",
+        "decoded_roughness", "decoded_high_fraction", "decoded_hardness_rms",
+        "decoded_hardness_rate_correlation",
+        *(f"decoded_power_{low}-{high - 1}" for low, high in
+          zip(FREQUENCY_EDGES[:-1], FREQUENCY_EDGES[1:])),
+        "decoded_strongest_frequency", "decoded_strongest_share",
+        *(f"excess_variance_{n}" for n in SCALES), "kuiper_statistic",
+    )
+
+
+def feature_units(names):
+    """Unit of each feature, as a string; decimal logarithms have that of their argument."""
+    units = {"log_duration": "dex(s)", "log_exposure": "dex(s)", "log_rate": "dex(ct / s)",
+             "log_counts": "dex(ct)", "decoded_strongest_frequency": "dex"}
+    return tuple(units.get(name, "") for name in names)
+
+
+def _contrast(a, b):
+    return (a - b) / (a + b)
+
+
+@torch.inference_mode()
+def feature_vectors(inferred):
+    """One vector for each source.
+
+    Parameters
+    ----------
+    inferred : `~stingray_align.autodecoder.model.Inferred`
+
+    Returns
+    -------
+    ndarray of float32, shape (n, n_features)
+        See `feature_names`.
+    """
+    from ..instruments import effective_area
+
+    batch, shape, latent = inferred.batch, inferred.shape, inferred.latent
+    n = batch.n_photons
+    log_counts = torch.log10(n + 0.5)
+    areas = {}
+    for name in np.unique(batch.instrument):
+        # Colours mean different spectra behind different mirrors; unknown ones count as ACIS-S.
+        soft, medium, hard = effective_area(name or "ACIS-S", np.array([0.8, 1.6, 4.5]))
+        areas[name] = np.log10([soft / medium, hard / medium])
+    area = torch.tensor(np.array([areas[name] for name in batch.instrument]),
+                        dtype=torch.float32).reshape(-1, 2)
+
+    share = torch.softmax(shape.g + torch.log(batch.exposed), dim=1)
+    log_energy = shape.log_energy
+    coarse_share = share.reshape(len(n), log_energy.shape[1], -1).sum(dim=2)
+    spectrum = (coarse_share[:, :, None] * log_energy.exp()).sum(dim=1)
+    decoded = {name: spectrum[:, band].sum(dim=1) for name, band in BANDS.items()}
+    per_channel = batch.colours.sum(dim=1)
+    expected = n[:, None] * batch.background_fraction[:, None] * batch.background
+    net = (per_channel - expected).clamp(min=0)
+    counted = {name: net[:, band].sum(dim=1) + 0.5 for name, band in BANDS.items()}
+
+    rate = torch.exp(shape.log_relative_rate(batch.exposed)).clamp(max=1e4)
+    weight = batch.exposed / batch.exposed.sum(dim=1, keepdim=True)
+    deviation = rate - 1
+    variance = (weight * deviation**2).sum(dim=1)
+    skewness = (weight * deviation**3).sum(dim=1) / (variance + 1e-3) ** 1.5
+    roughness = (weight[:, 1:] * (rate[:, 1:] - rate[:, :-1]) ** 2).sum(dim=1) / (variance + 1e-3)
+    unseen = torch.where(batch.exposed > 0, 0.0, torch.inf)
+    hardness = _contrast(log_energy[:, :, 10:19].exp().sum(dim=2),
+                         log_energy[:, :, :6].exp().sum(dim=2))
+    hardness = hardness - (coarse_share * hardness).sum(dim=1, keepdim=True)
+    hardness_variance = (coarse_share * hardness**2).sum(dim=1)
+    coarse_rate = deviation.reshape(len(n), log_energy.shape[1], -1).mean(dim=2)
+    correlation = ((coarse_share * hardness * coarse_rate).sum(dim=1)
+                   / torch.sqrt(hardness_variance * variance + 1e-6))
+
+    wave = torch.fft.rfft(weight * deviation, dim=1)[:, 1:]
+    power = wave.real**2 + wave.imag**2
+    total = torch.nn.functional.pad(torch.cumsum(power.double(), dim=1), (1, 0))
+    in_groups = torch.diff(total[:, FREQUENCY_EDGES - 1]).float().clamp(min=0)
+    strongest = power.argmax(dim=1)
+    strongest_share = power.max(dim=1).values / (power.sum(dim=1) + 1e-6)
+
+    predicted = n[:, None] * weight
+    excess = []
+    for scale in SCALES:
+        seen = batch.per_bin.reshape(len(n), scale, -1).sum(dim=2)
+        mean = predicted.reshape(len(n), scale, -1).sum(dim=2)
+        chance = ((seen - mean) ** 2 - mean).sum(dim=1) / (mean**2).sum(dim=1).clamp(min=1e-6)
+        excess.append(torch.asinh(chance * 3))
+    drift = torch.cumsum(batch.per_bin - predicted, dim=1) / torch.sqrt(n + 1)[:, None]
+    kuiper = drift.max(dim=1).values - drift.min(dim=1).values
+
+    scalars = [
+        log_counts, batch.log_duration, torch.log10(batch.exposure),
+        log_counts - torch.log10(batch.exposure), batch.background_fraction]
+    ratios = [_contrast(kind[a], kind[b]) for kind in (decoded, counted) for a, b in RATIOS]
+    statistics = [
+        torch.log10(torch.sqrt(variance) + 0.01),
+        torch.log10((rate - unseen).max(dim=1).values.clamp(min=1e-3)),
+        torch.log10((rate + unseen).min(dim=1).values.clamp(min=1e-3)),
+        torch.asinh(skewness), torch.log10(roughness + 1e-4),
+        (weight * (rate > 2)).sum(dim=1), torch.sqrt(hardness_variance), correlation]
+    last = [torch.log10(strongest + 1.0), strongest_share, *excess, torch.asinh(kuiper)]
+    return torch.cat([
+        torch.stack(scalars, dim=1), area, latent, torch.log(spectrum + 1e-6),
+        torch.stack(ratios + statistics, dim=1), torch.log10(in_groups + 1e-7),
+        torch.stack(last, dim=1)], dim=1).numpy().astype(np.float32)

@@ -1,0 +1,262 @@
+import warnings
+
+import numpy as np
+import pytest
+import stingray
+from astropy import units as u
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+import stingray_align as sa
+from stingray_align.autodecoder import draw_vectors
+from stingray_align.errors import DomainShiftWarning, EventDataError, EventDataWarning
+from stingray_align.photons import CHANNEL_EDGES, Photons
+
+LATE = 7.3e8  # mission times of today's telescopes
+
+
+def make(times, energies, gti, cls=sa.EventList, **kwargs):
+    ev = cls(np.asarray(times, dtype=float), energy=np.asarray(energies, dtype=float),
+             gti=None if gti is None else np.asarray(gti, dtype=float), mission="chandra",
+             instr="ACIS", **kwargs)
+    return ev
+
+
+@pytest.fixture(scope="module")
+def events():
+    rng = np.random.default_rng(0)
+    times = np.sort(np.concatenate([rng.uniform(0, 8e3, 250), rng.uniform(1.2e4, 1.4e4, 250)]))
+    return make(LATE + times, rng.uniform(0.5, 7.5, 500),
+                [[LATE, LATE + 8e3], [LATE + 9e3, LATE + 2e4]])
+
+
+@pytest.fixture(scope="module")
+def embedding(events):
+    return sa.embed(events)
+
+
+def test_one_list_and_a_sequence_and_the_method_agree(events, embedding):
+    stock = stingray.EventList(events.time, energy=events.energy, gti=events.gti,
+                               mission="chandra", instr="ACIS")
+    for other in (events.embed(), sa.embed(stock), sa.embed([stock, events])[1]):
+        assert_allclose(other.vector, embedding.vector, atol=1e-4)
+    assert sa.embed([]) == []
+
+
+def test_vector_has_a_name_and_a_unit_for_each_entry(embedding):
+    names = embedding.feature_names
+    assert len(names) == len(set(names)) == len(embedding.vector) == len(embedding.feature_units)
+    assert embedding.vector.dtype == np.float32
+    assert_allclose(embedding.vector[names.index("log_counts")], np.log10(500.5), rtol=1e-6)
+    assert_allclose(embedding.vector[names.index("log_exposure")], np.log10(1.9e4), rtol=1e-5)
+    latent = [embedding.vector[names.index(f"latent_{i}")] for i in range(96)]
+    assert_allclose(latent, embedding.latent, atol=1e-5)
+
+
+def test_covariance_is_one(embedding):
+    covariance = embedding.covariance
+    assert covariance.shape == (96, 96)
+    assert_allclose(covariance, covariance.T)
+    assert np.linalg.eigvalsh(covariance).min() > 0
+
+
+def test_rate_integrates_to_the_counts(events, embedding):
+    lc = embedding.to_lightcurve(50 * u.s)
+    inside = ((lc.time < LATE + 8e3) | (lc.time > LATE + 9e3))
+    assert_allclose(lc.counts[inside].sum(), 500.5, rtol=0.01)
+    spectrum = embedding.spectrum()
+    assert_allclose((spectrum.flux.value * np.diff(CHANNEL_EDGES)).sum(), 500.5, rtol=1e-4)
+    assert spectrum.flux.unit == u.ct / u.keV
+
+
+def test_rate_shows_the_flare_and_is_split_by_energy(embedding):
+    quiet, loud = embedding.rate(LATE + np.array([1.8e4, 1.3e4]))
+    assert loud > 3 * quiet
+    times = LATE + np.linspace(0, 2e4, 50)
+    parts = embedding.rate(times, (0.5, 3)) + embedding.rate(times, (3, 8) * u.keV)
+    assert_allclose(parts, embedding.rate(times), rtol=1e-6)
+    assert parts.unit == 1 / u.s
+
+
+def test_interval_holds_the_rate_and_grows_with_its_level(embedding):
+    times = LATE + np.linspace(0, 2e4, 40)
+    rate = embedding.rate(times)
+    low, high = embedding.rate_interval(times, 0.68)
+    lower, higher = embedding.rate_interval(times, 0.95)
+    assert ((low < rate) & (rate < high)).mean() > 0.7
+    assert (lower <= low).all() and (higher >= high).all()
+    assert (lower >= 0).all()
+
+
+def test_log_likelihood_is_the_poisson_process_one(events, embedding):
+    by_hand = 0.0
+    inside = (events.energy >= 0.5) & (events.energy < 8)
+    for time, energy in zip(events.time[inside], events.energy[inside]):
+        k = np.searchsorted(CHANNEL_EDGES, energy, side="right") - 1
+        low, high = CHANNEL_EDGES[k:k + 2]
+        by_hand += np.log(embedding.rate(time, (low, high)).value[0] / (high - low))
+    assert_allclose(embedding.log_likelihood(events), by_hand - 500.5, rtol=1e-4)
+
+
+def test_log_likelihood_follows_the_other_exposure(events, embedding):
+    first = make([], [], [[LATE + 100, LATE + 5100]])
+    expected = embedding.to_lightcurve(1.0)
+    inside = (expected.time > LATE + 100) & (expected.time < LATE + 5100)
+    assert_allclose(embedding.log_likelihood(first), -expected.counts[inside].sum(), rtol=1e-3)
+    with pytest.raises(EventDataError, match="apply GTIs inside"):
+        embedding.log_likelihood(make([], [], [[LATE - 50, LATE + 50]]))
+
+
+def test_right_hypothesis_wins(events, embedding):
+    shuffled = make(np.sort(np.random.default_rng(1).uniform(LATE + 9e3, LATE + 2e4, 500)),
+                    events.energy, events.gti)
+    assert embedding.log_likelihood(events) > embedding.log_likelihood(shuffled)
+
+
+def test_simulated_lists_look_like_the_data(events, embedding):
+    drawn = embedding.simulate(seed=1)
+    assert isinstance(drawn, sa.EventList)
+    assert_allclose(drawn.gti, events.gti)
+    assert abs(len(drawn) - 500.5) < 5 * 500**0.5
+    assert not ((drawn.time > LATE + 8e3) & (drawn.time < LATE + 9e3)).any()
+    assert_array_equal(embedding.simulate(seed=1).time, drawn.time)
+    again = sa.embed(drawn)  # and can be embedded without a warning
+    assert again.rate(LATE + 1.3e4) > 2 * again.rate(LATE + 1.8e4)
+
+
+def test_draws_keep_what_is_measured_and_vary_what_is_inferred(embedding):
+    draws = embedding.draws(16, seed=2)
+    names = embedding.feature_names
+    assert draws.shape == (16, len(names))
+    for name in ("log_exposure", "counts_hardness_hard_soft", "kuiper_statistic"):
+        assert np.ptp(draws[:, names.index(name)]) < 1e-5
+    for name in ("latent_0", "decoded_rms", "log_counts"):
+        assert np.ptp(draws[:, names.index(name)]) > 0
+    assert_array_equal(draws, embedding.draws(16, seed=2))
+
+
+def test_draws_in_batches_have_the_same_distribution(events, embedding):
+    one = embedding.draws(400, seed=1)
+    many = draw_vectors(Photons.from_events([events, events]), 400, seed=2)
+    assert many.shape == (2, 400, one.shape[1])
+    spread = one.std(axis=0) + 1e-3
+    assert_allclose(many.mean(axis=(0, 1)) / spread, one.mean(axis=0) / spread, atol=0.35)
+    assert_allclose(many.std(axis=(0, 1)) + 1e-3, spread, rtol=0.3)
+
+
+def test_times_and_energies_outside_are_refused(embedding):
+    with pytest.raises(ValueError, match="observed window"):
+        embedding.rate(LATE - 10)
+    with pytest.raises(ValueError, match="energy_range"):
+        embedding.rate(LATE, (0.1, 3))
+    with pytest.raises(ValueError, match="level"):
+        embedding.rate_interval(LATE, level=68)
+    with pytest.raises(ValueError, match="dt"):
+        embedding.to_lightcurve(1e9)
+
+
+def test_plot_draws_on_the_given_axes(embedding):
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    assert embedding.plot(ax) is ax
+    assert "ks" in ax.get_xlabel()
+    assert len(ax.lines) >= 2
+
+
+# -- input that is odd, and input that is wrong ----------------------------------------------
+
+
+def test_an_exposure_without_photons_is_data():
+    empty = sa.embed(make([], [], [[0, 1e4]]))
+    assert empty.n_photons == 0
+    assert np.isfinite(empty.vector).all()
+    low, high = empty.rate_interval([5e3])
+    assert 0 <= low[0] < empty.rate([5e3])[0] < 5e-4 / u.s
+    assert high[0] < 1e-3 / u.s
+
+
+def test_one_photon_and_photons_in_one_instant():
+    assert np.isfinite(sa.embed(make([5.0], [1.0], [[0, 1e4]])).vector).all()
+    together = sa.embed(make([5e3] * 50, [1.0] * 50, [[0, 1e4]]))
+    assert np.isfinite(together.vector).all()
+    assert np.isfinite(together.covariance).all()
+
+
+def test_a_million_photons():
+    rng = np.random.default_rng(0)
+    bright = make(np.sort(rng.uniform(0, 2e4, 1_000_000)), rng.uniform(0.5, 8, 1_000_000),
+                  [[0, 2e4]])
+    assert_allclose(sa.embed(bright).rate([1e4]).value, 50, rtol=0.1)
+
+
+@pytest.mark.parametrize("times, energies, gti, message", [
+    ([], [], None, "no events and no good time intervals"),
+    ([1, 2], [np.nan, -1], [[0, 10]], "NaN or negative"),
+    ([1, 2], [1, 1], np.empty((0, 2)), "no exposure"),
+    ([1, 2], [1, 1], [[50, 60]], "GTI|good time"),
+    ([3, 3], [1, 1], None, "instant|GTI|good time"),
+])
+def test_lists_that_cannot_be_used_say_why(times, energies, gti, message):
+    ev = make(times, energies, None)
+    if gti is not None:
+        ev._gti = np.asarray(gti, dtype=float)
+    with pytest.raises(EventDataError, match=message):
+        sa.embed(ev)
+
+
+def test_no_energies_at_all():
+    with pytest.raises(EventDataError, match="energ"):
+        sa.embed(sa.EventList([1.0, 2.0], gti=[[0, 10]]))
+
+
+def test_unsorted_times_give_the_same_embedding(events, embedding):
+    order = np.random.default_rng(0).permutation(500)
+    with pytest.warns(UserWarning, match="not sorted"):  # Stingray's own
+        mixed = sa.embed(make(events.time[order], events.energy[order], events.gti))
+    assert_allclose(mixed.vector, embedding.vector, atol=1e-4)
+
+
+@pytest.mark.parametrize("mission, instr, message", [
+    ("xmm", "EPN", "EPIC-pn"), ("nustar", "FPMA", "unknown"), (None, None, "unknown")])
+def test_other_instruments_are_accepted_with_a_warning(mission, instr, message):
+    ev = sa.EventList([1.0, 200.0], energy=[1.0, 2.0], gti=[[0, 1e3]], mission=mission,
+                      instr=instr)
+    with pytest.warns(DomainShiftWarning, match=message):
+        assert np.isfinite(sa.embed(ev).vector).all()
+
+
+def test_windows_outside_the_trained_lengths_are_named():
+    with pytest.warns(DomainShiftWarning, match="window of 5 s"):
+        sa.embed(make([1.0], [1.0], [[0, 5]]))
+
+
+def test_a_model_of_another_kind_is_refused(events):
+    with pytest.raises(TypeError, match="PoissonAutodecoder"):
+        sa.embed(events, model=3)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_valid_list_gives_finite_numbers(data):
+    start = data.draw(st.floats(0, 1e9))
+    length = data.draw(st.floats(100, 5e5))
+    n = data.draw(st.integers(0, 200))
+    phases = data.draw(st.lists(st.floats(0, 1), min_size=n, max_size=n))
+    energies = data.draw(st.lists(st.floats(0, 20), min_size=n, max_size=n))
+    cut = data.draw(st.floats(0.1, 0.9))
+    gti = [[start, start + length * cut], [start + length * (cut + 0.05), start + length]]
+    ev = make(start + length * np.sort(phases), energies, gti)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EventDataWarning)
+        try:
+            emb = sa.embed(ev)
+        except EventDataError as error:
+            assert "good time" in str(error) or "GTI" in str(error)
+            return
+        assert emb.n_photons == Photons.from_events(ev).n_photons[0] <= n
+    assert np.isfinite(emb.vector).all()
+    times = np.linspace(emb.start, emb.stop, 5)
+    low, high = emb.rate_interval(times, n_draws=50)
+    assert (low >= 0).all() and (high >= low).all() and np.isfinite(high.value).all()
