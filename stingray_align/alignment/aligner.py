@@ -1,0 +1,567 @@
+"""Two projection heads that carry event vectors and text vectors into one space.
+
+Each head is a small residual network whose output is scaled to unit length; training
+(`losses.grouped_info_nce`) moves the projections of a source and of its descriptions together and
+all others apart. After it, the cosine between any two projections, whatever side they come from,
+says how well they match.
+"""
+
+import math
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch import nn
+from torch.nn import functional
+
+from .._files import read_tensors, write_tensors
+from ..errors import MissingModelError, ModelFileError
+from ..text.slots import N_SLOTS, slot_names
+from ._paths import CATALOGUE
+from .losses import GroupedInfoNCE
+
+__all__ = ["Aligner"]
+
+_KIND, _VERSION = "aligner", 1
+_CLIP = 6.0  # robust standard deviations; no single entry may dominate a vector
+_WARM_UP = 0.05  # share of the steps
+_CHECKS = 30  # how often the validation score is looked at
+_VALIDATION_ROWS = 1024  # more would make each check slower, not better
+_CHUNK = 8192  # rows per forward pass outside training
+
+
+class _Head(nn.Module):
+    def __init__(self, n_in, n_hidden, n_out, dropout):
+        super().__init__()
+        self.first = nn.Linear(n_in, n_hidden)
+        self.second = nn.Linear(n_hidden, n_hidden)
+        self.norm = nn.LayerNorm(n_hidden)
+        self.last = nn.Linear(n_hidden, n_out)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        hidden = self.dropout(functional.gelu(self.first(x)))
+        hidden = hidden + self.dropout(functional.gelu(self.second(hidden)))
+        return functional.normalize(self.last(self.norm(hidden)), dim=1)
+
+
+class Aligner(BaseEstimator):
+    """Project event vectors and text vectors into a shared space.
+
+    Parameters
+    ----------
+    n_shared : int, optional
+        Dimension of the shared space.
+    n_hidden : int, optional
+        Width of both heads.
+    dropout : float, optional
+        Share of hidden units dropped in training.
+    n_slots : int, optional
+        The last ``n_slots`` columns of a text vector are slots
+        (`stingray_align.text.slots.slot_vector`); 0 for none.
+    slot_dropout : float, optional
+        Probability with which a text loses all its slots in training; of the others each loses a
+        random share. It makes prose without any slots usable.
+    learning_rate : float, optional
+        Peak rate of AdamW, after a warm-up and before a cosine decay.
+    batch_size : int, optional
+        Pairs per step (fewer if there are fewer).
+    n_steps : int, optional
+        Optimiser steps. Fewer than 500 underfit whatever the data (dropout).
+    seed : int, optional
+        Same data and seed, same result (on one machine and number of threads).
+    progress : bool, optional
+        Show a progress bar while fitting.
+
+    Attributes
+    ----------
+    n_events_in_, n_texts_in_ : int
+        Lengths of the vectors on both sides.
+    feature_names_ : tuple of str or None
+        Names of the entries of the event vectors, if they were given.
+    text_model_ : str or None
+        Name of the text encoder, if it was given.
+    history_ : list of (int, float)
+        Step and validation score: mean log rank of the right partner on held-out groups, over
+        both directions, with and without slots (0 is perfect); the training loss if there is no
+        validation set.
+    best_step_ : int
+        The step whose weights were kept.
+    logit_scale_ : float
+        The inverse temperature learned.
+
+    Notes
+    -----
+    Event vectors are standardised by median and the 16-84 % range of the training rows and clipped
+    at 6, so outliers cannot explode; text vectors by mean and a common standard deviation, slots
+    not at all.
+
+    References
+    ----------
+    Radford et al. 2021, arXiv:2103.00020; Khosla et al. 2020, arXiv:2004.11362.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stingray_align import Aligner
+    >>> rng = np.random.default_rng(1)
+    >>> truth = rng.normal(size=(200, 3))
+    >>> events = truth @ rng.normal(size=(3, 10))
+    >>> texts = truth @ rng.normal(size=(3, 8))
+    >>> aligner = Aligner(n_shared=8, n_hidden=32, n_slots=0, n_steps=50, batch_size=64)
+    >>> aligner = aligner.fit(events, texts)
+    >>> similarity = aligner.transform_events(events) @ aligner.transform_texts(texts).T
+    >>> similarity.shape, bool(np.diag(similarity).mean() > 0.5)
+    ((200, 200), True)
+    """
+
+    def __init__(self, *, n_shared=128, n_hidden=384, dropout=0.2, n_slots=N_SLOTS,
+                 slot_dropout=0.5, learning_rate=2e-3, batch_size=512, n_steps=1500, seed=0,
+                 progress=False):
+        self.n_shared = n_shared
+        self.n_hidden = n_hidden
+        self.dropout = dropout
+        self.n_slots = n_slots
+        self.slot_dropout = slot_dropout
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.n_steps = n_steps
+        self.seed = seed
+        self.progress = progress
+
+    # -- fitting ------------------------------------------------------------------------------
+
+    def fit(self, event_vectors, text_vectors, groups=None, *, validation_fraction=0.1,
+            feature_names=None, text_model=None):
+        """Train both heads.
+
+        Parameters
+        ----------
+        event_vectors : array_like, shape (n, n_events_in)
+            One row per pair.
+        text_vectors : array_like, shape (n, n_texts_in)
+            The text of each row; the last ``n_slots`` columns are slots.
+        groups : array_like, shape (n,), optional
+            What each row is about. Rows of one group (other observations, other descriptions of a
+            source) are right answers for each other; rows with equal text vectors are, too. Without
+            it each row is its own group.
+        validation_fraction : float, optional
+            Share of the *groups* kept aside; the weights that rank them best are kept. 0 trains on
+            everything and keeps the last weights.
+        feature_names : sequence of str, optional
+            Names of the event vectors' entries (``Embedding.feature_names``), checked later on.
+        text_model : str, optional
+            Name of the text encoder, remembered.
+
+        Returns
+        -------
+        Aligner
+            The object itself.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not agree, values are not finite, or there are too few groups.
+        """
+        events = _matrix(event_vectors, "event_vectors")
+        texts = _matrix(text_vectors, "text_vectors")
+        n = len(events)
+        if len(texts) != n:
+            raise ValueError(
+                f"rows are pairs: {n} event vectors but {len(texts)} text vectors"
+            )
+        self._check_parameters(texts.shape[1])
+        if feature_names is not None and len(feature_names) != events.shape[1]:
+            raise ValueError(
+                f"{len(feature_names)} feature names for {events.shape[1]} event features"
+            )
+        groups = np.arange(n) if groups is None else np.asarray(groups)
+        if groups.shape != (n,):
+            raise ValueError(f"groups has shape {groups.shape}, expected ({n},)")
+        if not 0 <= validation_fraction < 1:
+            raise ValueError("validation_fraction must be at least 0 and below 1")
+        groups = np.unique(groups, return_inverse=True)[1]
+        rng = np.random.default_rng(self.seed)
+        n_groups = groups.max() + 1
+        held_out = rng.permutation(n_groups)[: round(validation_fraction * n_groups)]
+        is_valid = np.isin(groups, held_out)
+        if n_groups - len(held_out) < 2:
+            raise ValueError(
+                f"{n_groups} group(s) cannot be told apart: contrastive training needs at least "
+                "two outside the validation set"
+            )
+
+        self.n_events_in_, self.n_texts_in_ = events.shape[1], texts.shape[1]
+        self.feature_names_ = None if feature_names is None else tuple(map(str, feature_names))
+        self.text_model_ = None if text_model is None else str(text_model)
+        self._standardise(events[~is_valid], texts[~is_valid])
+        data = _Pairs(self._scale_events(events), self._scale_texts(texts), groups,
+                      _row_identity(texts))
+        # torch draws initial weights and dropout from its global generator: seed it inside a fork
+        # and leave the caller's state as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self._event_head, self._text_head = self._make_heads()
+            self._train(data, np.flatnonzero(~is_valid), np.flatnonzero(is_valid), rng)
+        return self
+
+    def _check_parameters(self, n_texts_in):
+        for name in ("n_shared", "n_hidden", "batch_size", "n_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        for name in ("dropout", "slot_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1")
+        if not 0 <= self.n_slots < n_texts_in:
+            raise ValueError(
+                f"text vectors have {n_texts_in} entries, of which n_slots={self.n_slots} are "
+                "slots: nothing is left for the prose (see text_vectors)"
+            )
+
+    def _standardise(self, events, texts):
+        low, centre, high = np.percentile(events, [16, 50, 84], axis=0)
+        spread = (high - low) / 2
+        # An entry that is mostly one value has no percentile range but may still say something.
+        spread = np.where(spread > 1e-9, spread, events.std(axis=0))
+        self._event_centre = centre.astype(np.float32)
+        self._event_spread = np.where(spread > 1e-9, spread, 1.0).astype(np.float32)
+        prose = texts[:, : texts.shape[1] - self.n_slots]
+        common = float(prose.std(axis=0).mean()) or 1.0
+        self._text_centre = np.zeros(texts.shape[1], np.float32)
+        self._text_spread = np.ones(texts.shape[1], np.float32)
+        self._text_centre[: prose.shape[1]] = prose.mean(axis=0)
+        self._text_spread[: prose.shape[1]] = common
+
+    def _scale_events(self, events):
+        scaled = (events - self._event_centre) / self._event_spread
+        return np.clip(scaled, -_CLIP, _CLIP).astype(np.float32)
+
+    def _scale_texts(self, texts):
+        scaled = (texts - self._text_centre) / self._text_spread
+        return np.clip(scaled, -_CLIP, _CLIP).astype(np.float32)
+
+    def _make_heads(self):
+        return (
+            _Head(self.n_events_in_, self.n_hidden, self.n_shared, self.dropout),
+            _Head(self.n_texts_in_, self.n_hidden, self.n_shared, self.dropout),
+        )
+
+    def _train(self, data, train, valid, rng):
+        from tqdm import tqdm
+
+        loss_of = GroupedInfoNCE()
+        parts = nn.ModuleList([self._event_head, self._text_head, loss_of])
+        optimiser = torch.optim.AdamW(parts.parameters(), lr=self.learning_rate)
+        warm = max(1, round(_WARM_UP * self.n_steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: _learning_curve(step, warm, self.n_steps)
+        )
+        batches = _Batches(data.groups, train, min(self.batch_size, len(train)), rng)
+        valid = rng.permutation(valid)[:_VALIDATION_ROWS]
+        every = max(1, self.n_steps // _CHECKS)
+        self.history_, best, since = [], (math.inf, None, 0), 0.0
+        bar = tqdm(range(1, self.n_steps + 1), desc="aligning", unit="step",
+                   disable=not self.progress)
+        for step in bar:
+            parts.train()
+            rows, partners = batches.draw()
+            events = torch.from_numpy(data.events[rows])
+            texts = torch.from_numpy(self._drop_slots(data.texts[partners], rng))
+            positives = torch.from_numpy(data.positives(rows, partners))
+            loss = loss_of(self._event_head(events), self._text_head(texts), positives)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            loss_of.clamp_()
+            schedule.step()
+            since += float(loss.detach())
+            if step % every == 0 or step == self.n_steps:
+                current = since / (((step - 1) % every) + 1)
+                since = 0.0
+                if not math.isfinite(current):
+                    raise FloatingPointError(
+                        "the alignment loss is not finite: lower learning_rate"
+                    )
+                if len(valid):
+                    parts.eval()
+                    current = self._validation_score(data, valid)
+                self.history_.append((step, current))
+                bar.set_postfix(score=f"{current:.3f}")
+                if current < best[0] or not len(valid):
+                    weights = {k: v.detach().clone() for k, v in parts.state_dict().items()}
+                    best = (current, weights, step)
+        parts.load_state_dict(best[1])
+        parts.eval()
+        self.best_step_ = best[2]
+        self.logit_scale_ = float(loss_of.log_scale.detach().exp())
+
+    @torch.no_grad()
+    def _validation_score(self, data, valid):
+        # Ranks, not the loss: with few sources the loss soon grows from overconfidence while the
+        # ranks on unseen sources still improve, and its minimum would stop training far too early.
+        events = self._event_head(torch.from_numpy(data.events[valid]))
+        wrong = ~torch.from_numpy(data.positives(valid, valid))
+        bare = data.texts[valid].copy()
+        bare[:, self.n_texts_in_ - self.n_slots:] = 0
+        scores = []
+        for texts in [data.texts[valid], bare] if self.n_slots else [data.texts[valid]]:
+            similarity = events @ self._text_head(torch.from_numpy(texts)).T
+            own = similarity.diagonal()
+            for better in (similarity > own[:, None], similarity.T > own[:, None]):
+                scores.append(float((1.0 + (better & wrong).sum(dim=1)).log().mean()))
+        return float(np.mean(scores))
+
+    def _drop_slots(self, texts, rng):
+        if not self.n_slots:
+            return texts
+        slot_of_column = _slot_of_column(self.n_slots)
+        n = len(texts)
+        # Values and masks of a slot go together: a mask without its value would be a lie. How many
+        # go differs from text to text, since queries state anything from one fact to all.
+        share = rng.random((n, 1))
+        kept = rng.random((n, slot_of_column.max() + 1)) < share
+        kept &= rng.random((n, 1)) >= self.slot_dropout
+        texts = texts.copy()
+        texts[:, self.n_texts_in_ - self.n_slots:] *= kept[:, slot_of_column]
+        return texts
+
+    # -- projecting ---------------------------------------------------------------------------
+
+    def transform_events(self, event_vectors, *, feature_names=None):
+        """Project event vectors.
+
+        Parameters
+        ----------
+        event_vectors : array_like, shape (n, n_events_in)
+        feature_names : sequence of str, optional
+            Names of the entries, compared with those seen in `fit`.
+
+        Returns
+        -------
+        ndarray, shape (n, n_shared), float32
+            Unit vectors.
+
+        Raises
+        ------
+        ModelFileError
+            If the vectors come from another model than the aligner was fitted with.
+        ValueError
+            If a value is not finite.
+        """
+        self._check_fitted()
+        events = _matrix(event_vectors, "event_vectors", may_be_empty=True)
+        advice = (
+            "use the autodecoder the aligner was fitted with, or fit the aligner again "
+            "(`stingray-align align`)"
+        )
+        if events.shape[1] != self.n_events_in_:
+            raise ModelFileError(
+                f"event vectors have {events.shape[1]} features and the aligner expects "
+                f"{self.n_events_in_}: {advice}"
+            )
+        if feature_names is not None and self.feature_names_ is not None:
+            for i, (ours, theirs) in enumerate(zip(self.feature_names_, feature_names)):
+                if ours != theirs:
+                    raise ModelFileError(
+                        f"feature {i} of the event vectors is {theirs!r} and the aligner expects "
+                        f"{ours!r}: {advice}"
+                    )
+        return self._project(self._event_head, self._scale_events(events))
+
+    def transform_texts(self, text_vectors):
+        """Project text vectors (`stingray_align.text.text_vectors`).
+
+        Parameters
+        ----------
+        text_vectors : array_like, shape (n, n_texts_in)
+
+        Returns
+        -------
+        ndarray, shape (n, n_shared), float32
+            Unit vectors.
+
+        Raises
+        ------
+        ModelFileError
+            If the vectors come from another text encoder.
+        ValueError
+            If a value is not finite.
+        """
+        self._check_fitted()
+        texts = _matrix(text_vectors, "text_vectors", may_be_empty=True)
+        if texts.shape[1] != self.n_texts_in_:
+            raise ModelFileError(
+                f"text vectors have {texts.shape[1]} entries and the aligner expects "
+                f"{self.n_texts_in_} ({self.n_texts_in_ - self.n_slots} of the encoder"
+                f"{f' {self.text_model_!r}' if self.text_model_ else ''}, {self.n_slots} slots): "
+                "use that encoder and `text_vectors`, or fit the aligner again"
+            )
+        return self._project(self._text_head, self._scale_texts(texts))
+
+    @torch.no_grad()
+    def _project(self, head, scaled):
+        out = np.empty((len(scaled), self.n_shared), np.float32)
+        for first in range(0, len(scaled), _CHUNK):
+            part = torch.from_numpy(np.ascontiguousarray(scaled[first:first + _CHUNK]))
+            out[first:first + _CHUNK] = head(part).numpy()
+        return out
+
+    def _check_fitted(self):
+        if not hasattr(self, "n_events_in_"):
+            from sklearn.exceptions import NotFittedError
+
+            raise NotFittedError("this Aligner is not fitted: call fit, load or pretrained first")
+
+    # -- files --------------------------------------------------------------------------------
+
+    def save(self, path):
+        """Write the fitted aligner to one safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or Path
+        """
+        self._check_fitted()
+        tensors = {
+            "event_centre": self._event_centre, "event_spread": self._event_spread,
+            "text_centre": self._text_centre, "text_spread": self._text_spread,
+        }
+        for side, head in (("event", self._event_head), ("text", self._text_head)):
+            for name, value in head.state_dict().items():
+                tensors[f"{side}_head.{name}"] = value.numpy()
+        about = {
+            "parameters": self.get_params(), "n_events_in": self.n_events_in_,
+            "n_texts_in": self.n_texts_in_, "feature_names": self.feature_names_,
+            "text_model": self.text_model_, "history": self.history_,
+            "best_step": self.best_step_, "logit_scale": self.logit_scale_,
+        }
+        write_tensors(path, tensors, kind=_KIND, version=_VERSION, about=about)
+
+    @classmethod
+    def load(cls, path):
+        """Read an aligner written by `save`.
+
+        Parameters
+        ----------
+        path : str or Path
+
+        Returns
+        -------
+        Aligner
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ModelFileError
+            If it is damaged or of another version.
+        """
+        tensors, about = read_tensors(path, kind=_KIND, version=_VERSION)
+        try:
+            self = cls(**about["parameters"])
+            self.n_events_in_, self.n_texts_in_ = about["n_events_in"], about["n_texts_in"]
+            names = about["feature_names"]
+            self.feature_names_ = None if names is None else tuple(names)
+            self.text_model_ = about["text_model"]
+            self.history_ = [(step, loss) for step, loss in about["history"]]
+            self.best_step_, self.logit_scale_ = about["best_step"], about["logit_scale"]
+            for name in ("event_centre", "event_spread", "text_centre", "text_spread"):
+                setattr(self, f"_{name}", tensors[name])
+            with torch.random.fork_rng(devices=[]):
+                self._event_head, self._text_head = self._make_heads()
+            for side, head in (("event", self._event_head), ("text", self._text_head)):
+                prefix = f"{side}_head."
+                head.load_state_dict({name.removeprefix(prefix): torch.from_numpy(value)
+                                      for name, value in tensors.items()
+                                      if name.startswith(prefix)})
+                head.eval()
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelFileError(
+                f"{path} does not hold a complete aligner ({error}); "
+                "make it again with `stingray-align align`"
+            ) from error
+        return self
+
+    @classmethod
+    def pretrained(cls):
+        """The aligner that comes with the package, trained on simulated sources.
+
+        Returns
+        -------
+        Aligner
+
+        Raises
+        ------
+        MissingModelError
+            If the package was installed without its data.
+        """
+        path = CATALOGUE / "aligner.safetensors"
+        if not path.is_file():
+            raise MissingModelError(
+                f"the bundled aligner is missing ({path.name}); install the package again or make "
+                "it with `stingray-align align`"
+            )
+        return cls.load(path)
+
+
+class _Pairs:
+    """Scaled rows with what they are about (group) and what they say (text identity)."""
+
+    def __init__(self, events, texts, groups, identity):
+        self.events, self.texts, self.groups, self.identity = events, texts, groups, identity
+
+    def positives(self, rows, columns):
+        same_group = self.groups[rows][:, None] == self.groups[columns]
+        return same_group | (self.identity[rows][:, None] == self.identity[columns])
+
+
+class _Batches:
+    """Batches without end: every row once per round, each with a random text of its group."""
+
+    def __init__(self, groups, rows, batch_size, rng):
+        self.rows, self.batch_size, self.rng = rows, batch_size, rng
+        self.sorted = rows[np.argsort(groups[rows], kind="stable")]
+        ordered = groups[self.sorted]
+        self.first = np.searchsorted(ordered, groups)
+        self.count = np.searchsorted(ordered, groups, side="right") - self.first
+        self.queue = np.empty(0, dtype=int)
+
+    def draw(self):
+        if len(self.queue) < self.batch_size:
+            self.queue = np.concatenate([self.queue, self.rng.permutation(self.rows)])
+        rows, self.queue = np.split(self.queue, [self.batch_size])
+        step = (self.rng.random(len(rows)) * self.count[rows]).astype(int)
+        return rows, self.sorted[self.first[rows] + step]
+
+
+def _learning_curve(step, warm, total):
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))
+
+
+def _slot_of_column(n_slots):
+    """Number of the slot each column belongs to: values and masks of a slot share one."""
+    if n_slots != N_SLOTS:
+        return np.arange(n_slots)
+    owners = [name.split(":")[0].removesuffix(" known") for name in slot_names()]
+    return np.unique(owners, return_inverse=True)[1]
+
+
+def _row_identity(texts):
+    """A number per row that is equal for equal rows."""
+    raw = np.ascontiguousarray(texts.astype(np.float32))
+    seen = {}
+    return np.array([seen.setdefault(row.tobytes(), len(seen)) for row in raw])
+
+
+def _matrix(values, name, *, may_be_empty=False):
+    values = np.asarray(values, dtype=np.float32)
+    if values.ndim != 2 or (not len(values) and not may_be_empty):
+        raise ValueError(f"{name} must be a table (n, n_features) with at least one row, "
+                         f"not an array of shape {values.shape}")
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+        raise ValueError(f"{name} holds NaN or infinite values (first in row {row}): "
+                         "leave such rows out")
+    return values

@@ -1,0 +1,633 @@
+"""A catalogue of sources in the shared space: searched by words, by photons, read for physics.
+
+A catalogue holds, for each source, a row of facts (a table), the projection of its photons and
+those of its summaries. Vectors are kept in half precision, the search is exact.
+"""
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable
+
+from .._files import atomic_directory, read_tensors, write_tensors
+from ..errors import MissingModelError, ModelFileError
+from ..photons import Photons
+from ..text.summary import Summary
+from ._paths import CATALOGUE
+from ._search import top_k
+from .aligner import Aligner
+
+__all__ = ["AlignedCatalog"]
+
+_KIND, _VERSION = "catalogue", 1
+_ALIGNER, _VECTORS, _SOURCES, _TEXTS = (
+    "aligner.safetensors", "vectors.safetensors", "sources.ecsv.gz", "texts.json.gz")
+_ADDED = ("rank", "similarity", "text", "text_kind")  # columns of a query's answer
+_TARGETS = ("sources", "texts")
+_NEIGHBOURS = 200  # that may vote on class and parameters; the temperature decides how far down
+_TEMPERATURES = np.geomspace(0.003, 1.0, 51)
+_DOUBT = 0.01  # probability shared out over all classes: a catalogue is never the whole sky
+_NOVELTY_RANK = 10  # the neighbour whose distance says how lonely a source is
+_FEWEST_PEERS = 200  # sources of similar photon counts that novelty is judged against
+
+
+class AlignedCatalog:
+    """Sources with their photons and summaries in one shared space.
+
+    Usually made by `build`, `load` or `pretrained`.
+
+    Parameters
+    ----------
+    aligner : Aligner
+        Fitted; it made the vectors below and projects what is asked.
+    table : astropy.table.QTable, n rows
+        Facts of each source. ``counts`` (photons in 0.5-8 keV) is needed; ``name``, ``class``,
+        ``ra`` and ``dec`` are used where present, everything else is carried along.
+    source_vectors : array_like, shape (n, n_shared)
+        Projected event vectors.
+    texts : sequence of Summary, m entries, optional
+        Summaries.
+    text_vectors : array_like, shape (m, n_shared), optional
+        Their projections.
+    text_sources : array_like of int, shape (m,), optional
+        The row of the table each summary is about.
+    model : PoissonAutodecoder, optional
+        Embeds events that are asked about; the bundled one by default.
+    encoder : TextEncoder, optional
+        Encodes texts that are asked about; the default one by default.
+    temperature : float, optional
+        Softmax temperature of the neighbours' vote; chosen by `calibrate` on the catalogue itself
+        (each source left out in turn) if not given.
+    lonely : array_like, shape (n,), optional
+        Distance (1 - cosine) of each source to its tenth neighbour; computed if not given.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Names found in the column ``class``, sorted; empty without that column.
+
+    Examples
+    --------
+    >>> import stingray_align as sa
+    >>> catalogue = sa.AlignedCatalog.pretrained()  # doctest: +SKIP
+    >>> found = catalogue.query("a soft source that eclipses every few hours")  # doctest: +SKIP
+    >>> print(found["rank", "similarity", "name", "class"])  # doctest: +SKIP
+    """
+
+    def __init__(self, *, aligner, table, source_vectors, texts=(), text_vectors=None,
+                 text_sources=None, model=None, encoder=None, temperature=None, lonely=None):
+        n = len(table)
+        if n == 0:
+            raise ValueError("a catalogue needs at least one source")
+        if "counts" not in table.colnames:
+            raise ValueError("the table needs a column 'counts' (photons in 0.5-8 keV)")
+        if clash := [name for name in _ADDED if name in table.colnames]:
+            raise ValueError(f"column names {clash} are used for answers: rename them")
+        texts = list(texts)
+        if text_vectors is None:
+            text_vectors = np.empty((0, aligner.n_shared))
+        text_sources = np.asarray([] if text_sources is None else text_sources, dtype=np.int64)
+        source_vectors = np.asarray(source_vectors, np.float16)
+        text_vectors = np.asarray(text_vectors, np.float16)
+        if source_vectors.shape != (n, aligner.n_shared):
+            raise ValueError(f"source_vectors has shape {source_vectors.shape}, expected "
+                             f"({n}, {aligner.n_shared})")
+        if not (text_vectors.shape == (len(texts), aligner.n_shared)
+                and text_sources.shape == (len(texts),)):
+            raise ValueError("texts, text_vectors and text_sources must have one row per text")
+        if len(texts) and not 0 <= text_sources.min() <= text_sources.max() < n:
+            raise ValueError("text_sources points outside the table")
+        self.aligner, self.table = aligner, table
+        self.source_vectors, self.text_vectors = source_vectors, text_vectors
+        self.texts, self.text_sources = texts, text_sources
+        self._model, self._encoder = model, encoder
+        self._plane = None
+        self._class = np.zeros(n, dtype=int)
+        self.classes = ()
+        if "class" in table.colnames:
+            names, self._class = np.unique(np.asarray(table["class"], dtype=str),
+                                           return_inverse=True)
+            self.classes = tuple(names.tolist())
+        if temperature is None or lonely is None:
+            similarity, index = top_k(source_vectors, source_vectors, _NEIGHBOURS,
+                                      exclude=np.arange(n))
+            if lonely is None:
+                rank = min(_NOVELTY_RANK, similarity.shape[1])
+                lonely = 1 - similarity[:, rank - 1] if rank else np.zeros(n)
+            if temperature is None:
+                temperature = self._best_temperature(similarity[:, None], index[:, None],
+                                                     self._class)[0]
+        self.lonely = np.asarray(lonely, np.float32)
+        self.temperature = float(temperature)
+
+    def __len__(self):
+        return len(self.table)
+
+    def __repr__(self):
+        return (f"<AlignedCatalog: {len(self)} sources, {len(self.texts)} texts, "
+                f"{len(self.classes)} classes>")
+
+    # -- making one ---------------------------------------------------------------------------
+
+    @classmethod
+    def build(cls, event_lists, summaries, *, table=None, model=None, encoder=None, aligner=None):
+        """Embed and project sources and their summaries.
+
+        Parameters
+        ----------
+        event_lists : sequence of stingray.EventList, or Photons
+            One per source.
+        summaries : sequence
+            For each source a Summary, a str, several of them (a list or tuple), or None.
+        table : astropy.table.Table, optional
+            Facts of the sources, in the same order. ``name``, ``counts``, ``exposure``,
+            ``duration`` and ``instrument`` are added if missing.
+        model : PoissonAutodecoder, optional
+            Default: the bundled one.
+        encoder : TextEncoder, optional
+            Default: the package's default.
+        aligner : Aligner, optional
+            Default: the bundled one.
+
+        Returns
+        -------
+        AlignedCatalog
+
+        Raises
+        ------
+        ValueError
+            If there are no sources or the lengths do not agree.
+        ModelFileError
+            If model, encoder and aligner do not belong together.
+        """
+        from ..autodecoder import PoissonAutodecoder, embed_vectors
+        from ..autodecoder.readouts import feature_names
+
+        if not len(event_lists):
+            raise ValueError("a catalogue needs at least one source")
+        if len(summaries) != len(event_lists) or table is not None and len(table) != len(summaries):
+            raise ValueError("event_lists, summaries and table must have one entry per source")
+        photons = event_lists
+        if not isinstance(photons, Photons):
+            photons = Photons.from_events(event_lists)
+        aligner = Aligner.pretrained() if aligner is None else aligner
+        model = PoissonAutodecoder.pretrained() if model is None else model
+        vectors = aligner.transform_events(embed_vectors(photons, model),
+                                           feature_names=feature_names(model.n_latent))
+        texts, text_sources = [], []
+        for i, entry in enumerate(summaries):
+            for one in entry if isinstance(entry, (list, tuple)) else [entry]:
+                if one is not None:
+                    texts.append(one if isinstance(one, Summary) else Summary(one, {}, {}))
+                    text_sources.append(i)
+        projected = None
+        if texts:
+            from ..text.encoder import TextEncoder, text_vectors
+
+            encoder = TextEncoder() if encoder is None else encoder
+            _check_encoder(encoder, aligner)
+            projected = aligner.transform_texts(text_vectors(texts, encoder))
+        return cls(aligner=aligner, table=_fill_table(table, photons), source_vectors=vectors,
+                   texts=texts, text_vectors=projected, text_sources=text_sources, model=model,
+                   encoder=encoder)
+
+    def calibrate(self, vectors, classes):
+        """Choose the temperature of the neighbours' vote on sources that are not in the catalogue.
+
+        Parameters
+        ----------
+        vectors : array_like, shape (n, n_shared) or (n, n_draws, n_shared)
+            Projected event vectors of sources with known class, or draws of them, whose votes are
+            averaged as in `class_probabilities`.
+        classes : sequence of str
+            Their classes; those the catalogue does not know are left out.
+
+        Returns
+        -------
+        float
+            Mean log loss in nats at the temperature chosen, which becomes ``temperature``.
+        """
+        classes = np.asarray(classes, dtype=str)
+        known = np.isin(classes, self.classes)
+        if not known.any():
+            raise ValueError("none of these classes is in the catalogue")
+        truth = np.searchsorted(self.classes, classes[known])
+        vectors = np.asarray(vectors)[known]
+        shape = (*vectors.shape[:-1], -1) if vectors.ndim == 3 else (len(vectors), 1, -1)
+        similarity, index = (found.reshape(shape) for found in top_k(
+            vectors.reshape(-1, vectors.shape[-1]), self.source_vectors, _NEIGHBOURS))
+        self.temperature, loss = self._best_temperature(similarity, index, truth)
+        return loss
+
+    def _best_temperature(self, similarity, index, truth):
+        """From neighbours of shape (n_sources, n_draws, n_neighbours)."""
+        if not similarity.size:
+            return float(_TEMPERATURES[len(_TEMPERATURES) // 2]), 0.0
+        right = self._class[index] == truth[:, None, None]
+        losses = []
+        for temperature in _TEMPERATURES:
+            share = (_softmax(similarity / temperature) * right).sum(axis=-1).mean(axis=1)
+            losses.append(-np.log(self._with_doubt(share)).mean())
+        best = int(np.argmin(losses))
+        return float(_TEMPERATURES[best]), float(losses[best])
+
+    def _with_doubt(self, share):
+        return (1 - _DOUBT) * share + _DOUBT / max(1, len(self.classes))
+
+    # -- asking -------------------------------------------------------------------------------
+
+    def query(self, what, k=10, target="sources", *, cone=None, where=None):
+        """The sources or texts that match words or photons best.
+
+        Parameters
+        ----------
+        what : str, Summary, stingray.EventList or Embedding
+            A sentence is first rewritten into catalogue-style facts
+            (`stingray_align.text.understand`); what was understood is in the answer's
+            ``meta["understood"]``. Photons are embedded.
+        k : int, optional
+            Answers wanted; fewer come back from a smaller catalogue or selection.
+        target : {"sources", "texts"}, optional
+            Compare with the photons of the catalogue's sources or with its summaries.
+        cone : (astropy.coordinates.SkyCoord, astropy.units.Quantity), optional
+            Only sources within this radius of this position (columns ``ra``, ``dec``).
+        where : ndarray of bool, shape (n,), or callable, optional
+            Only these sources; a callable gets the catalogue's table and returns the mask.
+
+        Returns
+        -------
+        astropy.table.QTable
+            ``rank`` (from 1), ``similarity`` (cosine), for texts also ``text`` and ``text_kind``
+            (who wrote it), and the columns of the catalogue.
+
+        Raises
+        ------
+        ValueError
+            For an unknown target, k below 1, an empty question, a mask of the wrong length, or a
+            cone on a catalogue without positions.
+        ModelFileError
+            If the embedding or the text encoder is not the aligner's.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from astropy.coordinates import SkyCoord
+        >>> import stingray_align as sa
+        >>> catalogue = sa.AlignedCatalog.pretrained()  # doctest: +SKIP
+        >>> m82 = SkyCoord("09h55m50s +69d40m47s")
+        >>> catalogue.query("pulsations", cone=(m82, 1 * u.deg),
+        ...                 where=lambda table: table["n_h"] > 1e22 / u.cm**2)  # doctest: +SKIP
+        """
+        if target not in _TARGETS:
+            raise ValueError(f"target must be one of {_TARGETS}, not {target!r}")
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        mask = self._selection(cone, where)
+        vector, meta = self._project(what)
+        answer = self._nearest(vector, k, target, mask)
+        answer.meta.update(meta)
+        return answer
+
+    def _nearest(self, vector, k, target, mask=None):
+        on_texts = target == "texts"
+        if on_texts and mask is not None:
+            mask = mask[self.text_sources]
+        similarity, index = top_k(vector, self.text_vectors if on_texts else self.source_vectors,
+                                  k, mask=mask)
+        index = index[0]
+        answer = QTable({"rank": np.arange(1, len(index) + 1), "similarity": similarity[0]})
+        answer["similarity"].info.format = ".3f"
+        rows = index
+        if on_texts:
+            answer["text"] = np.array([self.texts[i].text for i in index], dtype=str)
+            answer["text_kind"] = np.array(
+                [self.texts[i].provenance.get("kind") or "" for i in index], dtype=str)
+            rows = self.text_sources[index]
+        facts = self.table[rows]
+        for name in facts.colnames:
+            answer[name] = facts[name]
+        answer.meta["target"] = target
+        return answer
+
+    def interpret(self, what, k=10, llm=None, *, name=None):
+        """Read what kind of source these photons come from, and why.
+
+        Parameters
+        ----------
+        what : stingray.EventList or Embedding
+            One observation.
+        k : int, optional
+            Texts and sources to list.
+        llm : backend of `stingray_align.text.write_summary`, optional
+            Writes one more paragraph, from the matched texts and measured facts only.
+        name : str, optional
+            What to call the observation in report, table and figure.
+
+        Returns
+        -------
+        Interpretation
+        """
+        from .interpretation import interpret
+
+        return interpret(self, what, k=k, llm=llm, name=name)
+
+    def embedding(self, what):
+        """The embedding of an event list, by the model of this catalogue.
+
+        Parameters
+        ----------
+        what : stingray.EventList or Embedding
+            An embedding is returned as it is.
+
+        Returns
+        -------
+        Embedding
+        """
+        if hasattr(what, "vector") and hasattr(what, "feature_names"):
+            return what
+        if isinstance(what, (str, Summary, list, tuple)):
+            raise TypeError(f"one event list or embedding is needed, not {type(what).__name__}")
+        from ..autodecoder import embed
+
+        return embed(what, self._model)
+
+    def project(self, what):
+        """Shared vector of words or photons.
+
+        Parameters
+        ----------
+        what : str, Summary, stingray.EventList or Embedding
+
+        Returns
+        -------
+        ndarray, shape (1, n_shared), float32
+            Unit vector.
+        """
+        return self._project(what)[0]
+
+    def _project(self, what):
+        if isinstance(what, (str, Summary)):
+            return self._project_text(what)
+        embedding = self.embedding(what)
+        return self.aligner.transform_events(
+            np.asarray(embedding.vector)[None], feature_names=embedding.feature_names), {}
+
+    def _project_text(self, what):
+        from ..text.encoder import TextEncoder, text_vectors
+        from ..text.glossary import understand
+
+        text = what.text if isinstance(what, Summary) else what
+        if not text.strip():
+            raise ValueError("the question is empty: say what kind of source you look for")
+        if self._encoder is None:
+            self._encoder = TextEncoder()
+        _check_encoder(self._encoder, self.aligner)
+        meta = {}
+        if not isinstance(what, Summary):
+            understood = understand(what, encoder=self._encoder)
+            what = Summary(understood.text, understood.slots)
+            meta = {"query": text, "understood": understood.note}
+        return self.aligner.transform_texts(text_vectors([what], self._encoder)), meta
+
+    def _selection(self, cone, where):
+        if cone is None and where is None:
+            return None
+        mask = np.ones(len(self), dtype=bool)
+        if where is not None:
+            chosen = np.asarray(where(self.table) if callable(where) else where)
+            if chosen.shape != mask.shape or chosen.dtype != bool:
+                raise ValueError(f"where must give one True or False per source ({len(self)}), "
+                                 f"not an array of {chosen.dtype} with shape {chosen.shape}")
+            mask &= chosen
+        if cone is not None:
+            from astropy.coordinates import SkyCoord
+
+            if not {"ra", "dec"} <= set(self.table.colnames):
+                raise ValueError("a cone needs positions: this catalogue has no 'ra' and 'dec'")
+            centre, radius = cone
+            positions = SkyCoord(u.Quantity(self.table["ra"], u.deg),
+                                 u.Quantity(self.table["dec"], u.deg))
+            mask &= positions.separation(centre) <= radius
+        return mask
+
+    # -- what the neighbours say --------------------------------------------------------------
+
+    def neighbour_weights(self, vectors):
+        """Weight of each source in the vote on class and parameters.
+
+        Parameters
+        ----------
+        vectors : array_like, shape (n_draws, n_shared)
+            Projections of one source: its own, or draws from its posterior, which are averaged.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Softmax of the similarities of the 200 nearest; sums to 1.
+        """
+        similarity, index = top_k(vectors, self.source_vectors, _NEIGHBOURS)
+        weights = np.zeros(len(self))
+        np.add.at(weights, index, _softmax(similarity / self.temperature))
+        return weights / len(similarity)
+
+    def class_probabilities(self, vectors):
+        """Probability of each class, from the neighbours' weighted vote.
+
+        The probabilities refer to a catalogue like this one: a class that makes half of it has
+        even odds before any photon is looked at.
+
+        Parameters
+        ----------
+        vectors : array_like, shape (n_draws, n_shared)
+            As `neighbour_weights`.
+
+        Returns
+        -------
+        ndarray, shape (n_classes,)
+            In the order of ``classes``; sums to 1.
+        """
+        weights = self.neighbour_weights(vectors)
+        votes = np.bincount(self._class, weights, minlength=max(1, len(self.classes)))
+        return self._with_doubt(votes[:len(self.classes)])
+
+    def novelty(self, vector, counts):
+        """Is this source further from all others than catalogue sources are from each other?
+
+        Parameters
+        ----------
+        vector : array_like, shape (1, n_shared)
+            Projection of the source.
+        counts : float
+            Its photons; it is compared with catalogue sources of similar counts.
+
+        Returns
+        -------
+        p_value : float
+            Share of the peers (left out in turn) at least as far from their tenth neighbour.
+        distance : float
+            1 - cosine to the source's own tenth neighbour.
+        n_peers : int
+            Sources it was compared with.
+        """
+        similarity, _ = top_k(vector, self.source_vectors, _NOVELTY_RANK)
+        distance = 1 - float(similarity[0, -1])
+        gap = np.abs(np.log10(np.maximum(_plain(self.table["counts"]), 1))
+                     - np.log10(max(counts, 1)))
+        n_peers = min(len(self), max(_FEWEST_PEERS, len(self) // 20))
+        peers = np.argsort(gap, kind="stable")[:n_peers]
+        # The source counts as one of its peers, so that no p-value is zero.
+        p_value = (1 + int((self.lonely[peers] >= distance).sum())) / (n_peers + 1)
+        return p_value, distance, n_peers
+
+    def plane(self, vectors):
+        """Position on a map of the catalogue: its first two principal components.
+
+        Parameters
+        ----------
+        vectors : array_like, shape (n, n_shared)
+
+        Returns
+        -------
+        ndarray, shape (n, 2)
+        """
+        if self._plane is None:
+            vectors_ = self.source_vectors.astype(np.float32)
+            centre = vectors_.mean(axis=0)
+            covariance = np.cov(vectors_.T) if len(vectors_) > 1 else np.eye(vectors_.shape[1])
+            axes = np.linalg.eigh(covariance)[1][:, :-3:-1]
+            # An axis may point either way: fix it, so that the map is the same everywhere.
+            axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+            self._plane = centre, axes
+        centre, axes = self._plane
+        return (np.asarray(vectors, np.float32) - centre) @ axes
+
+    # -- files --------------------------------------------------------------------------------
+
+    def save(self, path):
+        """Write the catalogue as a directory, whole or not at all.
+
+        An older catalogue there is replaced; a directory with other contents is refused.
+
+        Parameters
+        ----------
+        path : str or Path
+            Gets ``aligner.safetensors``, ``vectors.safetensors``, ``sources.ecsv.gz`` and
+            ``texts.json.gz``. Neither the autodecoder nor the text encoder is stored.
+        """
+        about = {"temperature": self.temperature}
+        tensors = {"sources": self.source_vectors, "texts": self.text_vectors,
+                   "text_sources": self.text_sources, "lonely": self.lonely}
+        buffer = io.StringIO()
+        self.table.write(buffer, format="ascii.ecsv")
+        texts = [[text.text, text.slots, text.provenance] for text in self.texts]
+        with atomic_directory(path, marker=_VECTORS) as folder:
+            self.aligner.save(folder / _ALIGNER)
+            write_tensors(folder / _VECTORS, tensors, kind=_KIND, version=_VERSION, about=about)
+            for name, content in ((_SOURCES, buffer.getvalue()),
+                                  (_TEXTS, json.dumps(texts, ensure_ascii=False))):
+                # No time stamp: equal catalogues are equal files.
+                (folder / name).write_bytes(gzip.compress(content.encode(), mtime=0))
+
+    @classmethod
+    def load(cls, path, *, model=None, encoder=None):
+        """Read a catalogue written by `save`.
+
+        Parameters
+        ----------
+        path : str or Path
+            The directory.
+        model, encoder : optional
+            As in the constructor.
+
+        Returns
+        -------
+        AlignedCatalog
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such directory.
+        ModelFileError
+            If part of it is missing, damaged or of another version.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"no catalogue at {path}; make one with `stingray-align align`")
+        try:
+            aligner = Aligner.load(path / _ALIGNER)
+            tensors, about = read_tensors(path / _VECTORS, kind=_KIND, version=_VERSION)
+            table = QTable.read(gzip.decompress((path / _SOURCES).read_bytes()).decode(),
+                                format="ascii.ecsv")
+            texts = json.loads(gzip.decompress((path / _TEXTS).read_bytes()))
+            return cls(
+                aligner=aligner, table=table, source_vectors=tensors["sources"],
+                texts=[Summary(*entry) for entry in texts], text_vectors=tensors["texts"],
+                text_sources=tensors["text_sources"], model=model, encoder=encoder,
+                temperature=about["temperature"], lonely=tensors["lonely"],
+            )
+        except ModelFileError:
+            raise
+        except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"the catalogue at {path} is incomplete or damaged ({error}); fetch it or make it "
+                "again with `stingray-align align`"
+            ) from error
+
+    @classmethod
+    def pretrained(cls, *, model=None, encoder=None):
+        """The reference catalogue that comes with the package: simulated archetypes.
+
+        Returns
+        -------
+        AlignedCatalog
+
+        Raises
+        ------
+        MissingModelError
+            If the package was installed without its data.
+        """
+        if not CATALOGUE.is_dir():
+            raise MissingModelError(
+                "the bundled catalogue is missing; install the package again or make it with "
+                "`stingray-align align`"
+            )
+        return cls.load(CATALOGUE, model=model, encoder=encoder)
+
+
+def _check_encoder(encoder, aligner):
+    # Two encoders may well give vectors of one length; only their names tell them apart.
+    if aligner.text_model_ is not None and encoder.name != aligner.text_model_:
+        raise ModelFileError(
+            f"the text encoder is {encoder.name!r} and the aligner was fitted with "
+            f"{aligner.text_model_!r}: use that one, or fit the aligner again "
+            "(`stingray-align align`)"
+        )
+
+
+def _fill_table(table, photons):
+    table = QTable() if table is None else QTable(table)
+    measured = {
+        "name": lambda: np.array([f"source {i + 1}" for i in range(len(photons))]),
+        "counts": lambda: photons.n_photons,
+        "exposure": lambda: photons.exposure * u.s,
+        "duration": lambda: photons.duration * u.s,
+        "instrument": lambda: photons.instrument,
+    }
+    for name, values in measured.items():
+        if name not in table.colnames:
+            table[name] = values()
+    return table
+
+
+def _plain(column):
+    """Float array of a column with or without unit."""
+    return np.asarray(getattr(column, "value", column), dtype=float)
+
+
+def _softmax(scores):
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)

@@ -1,0 +1,241 @@
+"""The seeded command that makes the aligner and the reference catalogue, start to end.
+
+It simulates sources with summaries, embeds their photons in three views (all photons, a random
+part of them, and a draw from the posterior, so that a faint source does not pretend to certainty),
+encodes the summaries, trains the aligner, fills a catalogue with archetypes that the aligner has
+not seen, and chooses the temperature of its vote on yet other sources. Embedded and encoded blocks
+are kept in a work directory, so an interrupted run goes on where it stopped.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from .._files import atomic_file
+from .aligner import Aligner
+from .catalog import AlignedCatalog
+from .interpretation import read_parameters
+
+__all__ = ["align"]
+
+_BLOCK = 1000  # sources simulated, embedded and encoded at a time
+_STAGES = ("pairs", "archetypes", "validation, catalogue counts", "validation, bright")
+_DRAWS = 16  # from the posterior of each validation source
+_ARCHETYPE_COUNTS = (10.0, 10_000.0)  # log-uniform: from barely a source to a clean one
+_ARCHETYPE_COLUMNS = (
+    "name", "class", "instrument", "exposure", "duration", "counts", "flux", "photon_index", "kT",
+    "n_h", "hardness", "fractional_variability", "period", "timescale", "time_shape", "ra", "dec")
+
+
+def align(path_out, *, n_pairs=32_000, n_archetypes=5_600, n_validation=2_000, seed=0, model=None,
+          encoder=None, aligner=None, work=None, progress=True):
+    """Make an aligner and a reference catalogue from simulated sources.
+
+    Parameters
+    ----------
+    path_out : str or Path
+        Directory of the catalogue (`AlignedCatalog.load`); the aligner is inside it.
+    n_pairs : int, optional
+        Sources to train on, each with two summaries and two views of its photons.
+    n_archetypes : int, optional
+        Sources of the catalogue, each with one summary.
+    n_validation : int, optional
+        Sources for the temperature and the figures printed: this many at the photon counts of a
+        catalogue, and this many bright ones.
+    seed : int, optional
+        Same seed and models, same catalogue.
+    model : PoissonAutodecoder, optional
+        Default: the bundled one.
+    encoder : TextEncoder, optional
+        Default: the package's default.
+    aligner : Aligner, optional
+        Unfitted, with parameters of your own.
+    work : str or Path, optional
+        Directory for intermediate arrays. Default: beside ``path_out``, removed at the end.
+    progress : bool, optional
+        Show progress bars and print figures.
+
+    Returns
+    -------
+    AlignedCatalog
+        As saved.
+    """
+    from ..autodecoder import PoissonAutodecoder
+    from ..autodecoder.readouts import feature_names
+    from ..text import TextEncoder
+
+    path_out = Path(path_out)
+    model = PoissonAutodecoder.pretrained() if model is None else model
+    encoder = TextEncoder() if encoder is None else encoder
+    aligner = Aligner(seed=seed, progress=progress) if aligner is None else aligner
+    folder = path_out.with_name(path_out.name + ".work") if work is None else Path(work)
+    folder.mkdir(parents=True, exist_ok=True)
+    maker = _Maker(folder, model, encoder, seed, progress)
+    names = feature_names(model.n_latent)
+    say = print if progress else (lambda *_: None)
+
+    parts = maker.stage("pairs", n_pairs, counts="training", summaries=2, thinned=True, draws=2)
+    # A row is a view with one of the texts; the aligner mixes views and texts of a group.
+    events = np.concatenate([parts["full"], parts["thinned"], parts["draws"][:, 0],
+                             parts["draws"][:, 1]])
+    texts = np.concatenate([parts["texts"][:, i] for i in (0, 1, 0, 1)])
+    groups = np.tile(np.arange(n_pairs), 4)
+    aligner.fit(events, texts, groups, feature_names=names, text_model=encoder.name)
+    score = min(value for _, value in aligner.history_)
+    say(f"aligner: {n_pairs} sources, typical rank on held-out ones {np.exp(score):.1f} at step "
+        f"{aligner.best_step_}, logit scale {aligner.logit_scale_:.1f}")
+
+    archetypes = maker.stage("archetypes", n_archetypes, counts=_ARCHETYPE_COUNTS, keep=True)
+    catalogue = AlignedCatalog(
+        aligner=aligner, table=archetypes["truth"],
+        source_vectors=aligner.transform_events(archetypes["full"]),
+        texts=archetypes["summaries"],
+        text_vectors=aligner.transform_texts(archetypes["texts"][:, 0]),
+        text_sources=np.arange(n_archetypes), model=model, encoder=encoder)
+
+    held_out = {
+        stage: maker.stage(stage, n_validation, counts=counts, keep=True, draws=_DRAWS)
+        for stage, counts in zip(_STAGES[2:], ("csc", "bright"))}
+    draws = np.concatenate([part["draws"] for part in held_out.values()])
+    flat = aligner.transform_events(draws.reshape(-1, draws.shape[-1]))
+    loss = catalogue.calibrate(
+        flat.reshape(*draws.shape[:2], -1),
+        np.concatenate([np.asarray(part["truth"]["class"]) for part in held_out.values()]))
+    say(f"vote: temperature {catalogue.temperature:.3f}, log loss {loss:.3f} "
+        f"(no knowledge: {np.log(len(catalogue.classes)):.3f})")
+    catalogue.save(path_out)
+    if progress:
+        for stage, part in held_out.items():
+            _print_figures(stage, catalogue, part)
+        size = sum(file.stat().st_size for file in path_out.iterdir())
+        print(f"saved {catalogue!r} at {path_out}: {size / 1e6:.1f} MB")
+    if work is None:
+        shutil.rmtree(folder)
+    return catalogue
+
+
+class _Maker:
+    """Simulates, embeds and encodes block by block, or takes a block from the work directory."""
+
+    def __init__(self, folder, model, encoder, seed, progress):
+        self.folder, self.model, self.encoder = folder, model, encoder
+        self.seed, self.progress = seed, progress
+        digest = hashlib.sha256()
+        for name, tensor in sorted(model.networks_.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        self.model_identity = digest.hexdigest()
+
+    def stage(self, stage, n, *, counts, summaries=1, thinned=False, keep=False,
+              draws=0):
+        """Arrays of ``n`` sources; with ``keep`` also their truth and summaries."""
+        from astropy.table import vstack
+        from tqdm import tqdm
+
+        blocks = []
+        with tqdm(total=n, desc=stage, unit="source", disable=not self.progress) as bar:
+            for number in range(-(-n // _BLOCK)):
+                size = min(_BLOCK, n - number * _BLOCK)
+                blocks.append(self._block(stage, number, size, counts, summaries, thinned, keep,
+                                          draws))
+                bar.update(size)
+        arrays = {name: np.concatenate([block[name] for block in blocks])
+                  for name in blocks[0] if name not in ("truth", "summaries")}
+        if keep:
+            arrays["truth"] = vstack([block["truth"] for block in blocks],
+                                     metadata_conflicts="silent")
+            arrays["summaries"] = [text for block in blocks for text in block["summaries"]]
+        return arrays
+
+    def _block(self, stage, number, size, counts, summaries, thinned, keep, draws):
+        from ..datasets import simulate_population
+
+        seed = ((self.seed + 1) * 100 + _STAGES.index(stage)) * 1000 + number
+        population = simulate_population(size, seed, counts=counts, summaries=summaries)
+        name = f"{stage.replace(', ', '-').replace(' ', '-')}-{number}"
+        source = f"{seed} {size} {counts} {summaries}"
+        # Kept apart, so that another autodecoder need not wait for the texts again.
+        block = self._kept(f"{name}-texts", f"{source} {self.encoder.name}",
+                           lambda: self._encode(population, size))
+        block |= self._kept(f"{name}-events", f"{source} {thinned} {draws} {self.model_identity}",
+                            lambda: self._embed(population, seed, size, thinned, draws))
+        if keep:
+            block["truth"] = _archetype_table(population.truth)
+            block["summaries"] = population.summaries
+        return block
+
+    def _kept(self, name, key, make):
+        """The arrays that ``make`` gives, from the work directory if they are there."""
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        path = self.folder / f"{name}-{digest}.npz"
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as stored:
+                return dict(stored)
+        arrays = make()
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        return arrays
+
+    def _encode(self, population, size):
+        from ..text import text_vectors
+
+        flat = []
+        for own in population.summaries:
+            flat += own if isinstance(own, (list, tuple)) else [own]
+        return {"texts": text_vectors(flat, self.encoder).reshape(size, len(flat) // size, -1)}
+
+    def _embed(self, population, seed, size, thinned, draws):
+        from ..autodecoder import draw_vectors, embed_vectors
+
+        arrays = {"full": embed_vectors(population.photons, self.model)}
+        if thinned:
+            rng = np.random.default_rng([seed, 1])
+            part, _ = population.photons.thin(rng.uniform(0.1, 0.9, size), rng)
+            arrays["thinned"] = embed_vectors(part, self.model)
+        if draws:
+            arrays["draws"] = draw_vectors(population.photons, draws, self.model, seed=seed)
+        return arrays
+
+
+def _archetype_table(truth):
+    """The columns a catalogue shows, rounded to what they are worth (and to a small file)."""
+    table = truth[list(_ARCHETYPE_COLUMNS)]
+    for name in table.colnames:
+        column = table[name]
+        unit = column.unit
+        values = np.asarray(getattr(column, "value", column))
+        if values.dtype.kind == "f":
+            digits = 7 if name in ("ra", "dec") else 4
+            values = np.array([float(f"{v:.{digits}g}") for v in values])
+            table[name] = values if unit is None else values * unit
+    table.meta = {"origin": "simulated by stingray-align: no source in this table exists"}
+    return table
+
+
+def _print_figures(stage, catalogue, part):
+    from ..evaluate import retrieval
+
+    project = catalogue.aligner.transform_events
+    truth, classes = part["truth"], np.asarray(part["truth"]["class"])
+    print(f"\n{stage}: {len(truth)} held-out sources")
+    print(retrieval(project(part["full"]),
+                    catalogue.aligner.transform_texts(part["texts"][:, 0]), labels=classes))
+    draws = [project(own) for own in part["draws"]]
+    best = np.array([catalogue.classes[catalogue.class_probabilities(own).argmax()]
+                     for own in draws])
+    recalls = [np.mean(best[classes == name] == name) for name in np.unique(classes)]
+    print(f"class of highest probability: {np.mean(best == classes):.3f} right, balanced "
+          f"{np.mean(recalls):.3f}, chance {1 / len(catalogue.classes):.3f}")
+    readings = [{row["parameter"]: (row["lower"], row["upper"])
+                 for row in read_parameters(catalogue.table, catalogue.neighbour_weights(own))}
+                for own in draws]
+    print("68 % intervals hold the truth:", end="")
+    for name in ("photon_index", "kT", "n_h", "flux", "hardness", "fractional_variability"):
+        values = np.asarray(getattr(truth[name], "value", truth[name]), float)
+        inside = [given[name][0] <= value <= given[name][1]
+                  for given, value in zip(readings, values)
+                  if name in given and np.isfinite(value)]
+        if inside:
+            print(f" {name} {np.mean(inside):.2f}", end="")
+    print()

@@ -1,0 +1,314 @@
+"""The aligner on pairs that share a planted truth of few dimensions."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from stingray_align.alignment import Aligner
+from stingray_align.alignment.aligner import _Batches, _Pairs, _row_identity, _slot_of_column
+from stingray_align.errors import ModelFileError
+from stingray_align.text.slots import N_SLOTS, slot_names
+
+SMALL = dict(n_shared=16, n_hidden=64, n_slots=0, n_steps=150, batch_size=128)
+
+
+def planted(n, seed=0, n_truth=4, n_events=12, n_prose=10, n_slots=0, noise=0.1):
+    """Events and texts are different nonlinear views of one truth; slots state it outright."""
+    world = np.random.default_rng(100)
+    to_events = world.normal(size=(n_truth, n_events))
+    to_prose = world.normal(size=(n_truth, n_prose))
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(n, n_truth))
+    events = np.tanh(truth @ to_events / 2) + noise * rng.normal(size=(n, n_events))
+    texts = np.tanh(truth @ to_prose / 2) + noise * rng.normal(size=(n, n_prose))
+    return events, np.concatenate([texts, truth[:, :n_slots]], axis=1)
+
+
+def recall(aligner, events, texts, share=0.05):
+    """Share of events whose own text is among the nearest ``share`` of all texts."""
+    similarity = aligner.transform_events(events) @ aligner.transform_texts(texts).T
+    rank = (similarity > np.diag(similarity)[:, None]).sum(axis=1)
+    return float((rank < share * len(events)).mean())
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return Aligner(**SMALL).fit(*planted(1000))
+
+
+def test_recovers_a_planted_truth_on_unseen_pairs(fitted):
+    events, texts = planted(400, seed=1)
+    assert recall(fitted, events, texts) > 0.7  # chance: 0.05
+    shuffled = np.random.default_rng(0).permutation(len(texts))
+    assert recall(fitted, events, texts[shuffled]) < 0.15
+
+
+def test_shuffled_pairs_teach_nothing():
+    events, texts = planted(1000)
+    texts = np.random.default_rng(1).permutation(texts)
+    aligner = Aligner(**SMALL).fit(events, texts)
+    assert recall(aligner, *planted(400, seed=1)) < 0.15
+
+
+def test_projections_are_unit_float32_and_each_row_stands_alone(fitted):
+    events, texts = planted(50, seed=2)
+    for transform, values in ((fitted.transform_events, events), (fitted.transform_texts, texts)):
+        out = transform(values)
+        assert out.dtype == np.float32 and out.shape == (50, 16)
+        np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1, rtol=1e-5)
+        np.testing.assert_allclose(transform(values[::-1])[::-1], out, atol=1e-6)
+        np.testing.assert_allclose(transform(values[7:8])[0], out[7], atol=1e-6)
+        assert transform(values[:0]).shape == (0, 16)
+
+
+def test_follows_the_estimator_contract(fitted):
+    aligner = Aligner(n_steps=3, n_shared=5)
+    assert aligner.get_params()["n_shared"] == 5
+    assert not [name for name in vars(aligner) if name.endswith("_")]
+    assert clone(aligner).get_params() == aligner.get_params()
+    with pytest.raises(NotFittedError, match="fit"):
+        aligner.transform_events(np.zeros((1, 3)))
+    steps, losses = zip(*fitted.history_)
+    assert losses[steps.index(fitted.best_step_)] == min(losses)
+    assert min(losses) < losses[0]
+
+
+def test_same_seed_same_result_and_global_state_is_untouched():
+    import torch
+
+    events, texts = planted(200)
+    options = SMALL | {"n_steps": 10}
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = Aligner(**options).fit(events, texts)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    torch.manual_seed(99)
+    second = Aligner(**options).fit(events, texts)
+    other = Aligner(**options | {"seed": 1}).fit(events, texts)
+    np.testing.assert_array_equal(first.transform_events(events), second.transform_events(events))
+    assert np.abs(first.transform_events(events) - other.transform_events(events)).max() > 0.01
+
+
+def test_outliers_do_not_explode():
+    events, texts = planted(300)
+    events[::50] *= 1e8
+    aligner = Aligner(**SMALL | {"n_steps": 60}).fit(events, texts)
+    clean, own = planted(200, seed=1)
+    assert recall(aligner, clean, own) > 0.3
+    assert np.isfinite(aligner.transform_events(np.full((1, 12), 1e30))).all()
+
+
+def test_the_weights_that_rank_held_out_groups_best_are_kept():
+    events, texts = planted(300)
+    kept = Aligner(**SMALL | {"n_steps": 90}).fit(events, texts)
+    scores = dict(kept.history_)
+    assert scores[kept.best_step_] == min(scores.values())
+    held_out = np.random.default_rng(0).permutation(300)[:30]
+    similarity = (kept.transform_events(events[held_out])
+                  @ kept.transform_texts(texts[held_out]).T)
+    own = np.diag(similarity)
+    ranks = [1 + (s > own[:, None]).sum(axis=1) for s in (similarity, similarity.T)]
+    assert np.log(ranks).mean() == pytest.approx(scores[kept.best_step_], abs=0.02)
+
+
+def test_constant_and_rare_features_are_harmless():
+    events, texts = planted(300)
+    rare = np.zeros(len(events))
+    rare[:5] = 1
+    events = np.column_stack([events, np.full(len(events), 7.0), rare])
+    aligner = Aligner(**SMALL | {"n_steps": 5}).fit(events, texts)
+    assert np.isfinite(aligner.transform_events(events)).all()
+
+
+# -- groups ---------------------------------------------------------------------------------------
+
+
+def test_rows_of_a_group_and_equal_texts_are_positives():
+    texts = np.array([[1.0, 0], [2, 0], [1, 0], [3, 0]])
+    pairs = _Pairs(texts, texts, np.array([0, 0, 1, 2]), _row_identity(texts))
+    rows = np.arange(4)
+    expected = [[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(pairs.positives(rows, rows), np.array(expected, bool))
+
+
+def test_batches_pair_within_groups_and_visit_every_row():
+    groups = np.repeat(np.arange(20), 3)
+    rows = np.flatnonzero(groups % 4 > 0)  # others are held out
+    batches = _Batches(groups, rows, 15, np.random.default_rng(0))
+    seen, partners = [], set()
+    for _ in range(30):
+        first, second = batches.draw()
+        np.testing.assert_array_equal(groups[first], groups[second])
+        assert np.isin(second, rows).all()
+        seen.extend(first)
+        partners.update(zip(first.tolist(), second.tolist()))
+    counts = np.bincount(seen, minlength=60)
+    np.testing.assert_array_equal(counts[rows], 10)
+    assert counts.sum() == len(rows) * 10
+    assert len(partners) > 100  # of 135: not always the text of the same row
+
+
+def test_groups_keep_the_validation_set_apart():
+    events, texts = planted(100)
+    events, texts = np.repeat(events, 2, axis=0), np.repeat(texts, 2, axis=0)
+    groups = np.repeat(np.arange(100), 2)
+    seen = []
+
+    class Spy(Aligner):
+        def _train(self, data, train, valid, rng):
+            seen.append((train, valid, data.groups))
+            super()._train(data, train, valid, rng)
+
+    Spy(**SMALL | {"n_steps": 2}).fit(events, texts, groups, validation_fraction=0.2)
+    train, valid, ids = seen[0]
+    assert len(valid) == 40 and len(train) == 160
+    assert not set(ids[train]) & set(ids[valid])
+
+
+def test_group_labels_may_be_names():
+    events, texts = planted(60)
+    names = np.repeat([f"source {i}" for i in range(20)], 3)
+    numbers = np.repeat(np.arange(20), 3)
+    options = SMALL | {"n_steps": 5}
+    a = Aligner(**options).fit(events, texts, numbers).transform_events(events)
+    order = np.argsort(np.unique(names, return_index=True)[1])  # names sort differently
+    b = Aligner(**options).fit(events, texts, order[numbers]).transform_events(events)
+    c = Aligner(**options).fit(events, texts, names).transform_events(events)
+    assert a.shape == b.shape and np.isfinite(c).all()
+
+
+# -- slots ----------------------------------------------------------------------------------------
+
+
+def test_values_and_masks_of_a_slot_are_dropped_together():
+    owner = dict(zip(slot_names(), _slot_of_column(N_SLOTS)))
+    assert owner["photon_index"] == owner["photon_index known"]
+    assert owner["class: polar"] == owner["class known"] == owner["class: dwarf nova"]
+    assert owner["periodic"] == owner["periodic known"] != owner["variable"]
+    aligner = Aligner(slot_dropout=0.5)
+    aligner.n_texts_in_ = 10 + N_SLOTS
+    texts = np.ones((4000, 10 + N_SLOTS), np.float32)
+    dropped = aligner._drop_slots(texts, np.random.default_rng(0))
+    assert texts.min() == 1 and dropped[:, :10].min() == 1
+    slots = dropped[:, 10:]
+    for slot in range(_slot_of_column(N_SLOTS).max() + 1):
+        own = slots[:, _slot_of_column(N_SLOTS) == slot]
+        assert (own == own[:, :1]).all()
+    assert 0.5 < (slots.sum(axis=1) == 0).mean() < 0.65
+    assert 0.2 < slots.mean() < 0.3
+
+
+def test_slots_help_and_prose_alone_still_works():
+    events, texts = planted(1000, n_slots=4, noise=0.8)
+    test_events, test_texts = planted(400, seed=1, n_slots=4, noise=0.8)
+    bare = test_texts.copy()
+    bare[:, 10:] = 0
+    options = SMALL | {"n_slots": 4, "n_steps": 200}
+    # The last weights of both: a validation set would pick those that suit bare prose.
+    trained_with_drops = Aligner(**options).fit(events, texts, validation_fraction=0)
+    never_without = Aligner(**options | {"slot_dropout": 0.0})
+    never_without._drop_slots = lambda texts, rng: texts
+    never_without.fit(events, texts, validation_fraction=0)
+    assert recall(trained_with_drops, test_events, test_texts) > recall(
+        trained_with_drops, test_events, bare) + 0.05
+    assert recall(trained_with_drops, test_events, bare) > recall(
+        never_without, test_events, bare) + 0.05
+    assert recall(trained_with_drops, test_events, bare) > 0.2
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda e, t: (np.where(e > e.max() - 1e-9, np.nan, e), t), "NaN"),
+    (lambda e, t: (e, np.where(t > t.max() - 1e-9, np.inf, t)), "NaN or infinite"),
+    (lambda e, t: (e[:-1], t), "rows are pairs"),
+    (lambda e, t: (e[0], t), "table"),
+    (lambda e, t: (e[:0], t[:0]), "at least one row"),
+    (lambda e, t: (e[:1], t[:1]), "two"),
+])
+def test_refuses_bad_tables(change, message):
+    with pytest.raises(ValueError, match=message):
+        Aligner(**SMALL).fit(*change(*planted(30)))
+
+
+@pytest.mark.parametrize("options, fit_options, message", [
+    ({"n_steps": 0}, {}, "n_steps"),
+    ({"n_slots": 10}, {}, "slots"),
+    ({"dropout": 1.5}, {}, "dropout"),
+    ({}, {"validation_fraction": 1.0}, "validation_fraction"),
+    ({}, {"groups": [1, 2]}, "groups"),
+    ({}, {"feature_names": ["a"]}, "feature names"),
+])
+def test_refuses_bad_parameters(options, fit_options, message):
+    with pytest.raises(ValueError, match=message):
+        Aligner(**SMALL | options).fit(*planted(30), **fit_options)
+
+
+def test_refuses_vectors_of_another_model(fitted):
+    with pytest.raises(ModelFileError, match="12.*autodecoder"):
+        fitted.transform_events(np.zeros((1, 13)))
+    with pytest.raises(ModelFileError, match="10.*encoder"):
+        fitted.transform_texts(np.zeros((1, 11)))
+    with pytest.raises(ValueError, match="row 1"):
+        fitted.transform_events([[0.0] * 12, [np.nan] * 12])
+    names = [f"f{i}" for i in range(12)]
+    named = Aligner(**SMALL | {"n_steps": 2}).fit(*planted(30), feature_names=names)
+    named.transform_events(np.zeros((1, 12)), feature_names=names)
+    with pytest.raises(ModelFileError, match="'f1'.*'f0'"):
+        named.transform_events(np.zeros((1, 12)), feature_names=[*names[1:], "f0"])
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def test_round_trip(fitted, tmp_path):
+    path = tmp_path / "aligner.safetensors"
+    fitted.save(path)
+    again = Aligner.load(path)
+    events, texts = planted(40, seed=3)
+    np.testing.assert_array_equal(again.transform_events(events), fitted.transform_events(events))
+    np.testing.assert_array_equal(again.transform_texts(texts), fitted.transform_texts(texts))
+    assert again.get_params() == fitted.get_params()
+    for name in ("history_", "best_step_", "logit_scale_", "feature_names_", "text_model_"):
+        assert getattr(again, name) == getattr(fitted, name)
+    again.save(path)  # replaces the first, and leaves no temporary file behind
+    assert [p.name for p in tmp_path.iterdir()] == ["aligner.safetensors"]
+
+
+def test_damaged_and_foreign_files(fitted, tmp_path):
+    from safetensors.numpy import save_file
+
+    good = tmp_path / "good.safetensors"
+    fitted.save(good)
+    data = good.read_bytes()
+    bad = tmp_path / "bad.safetensors"
+    for content, message in [
+        (data[:-50], "not a readable"), (b"", "not a readable"), (b"\0" * 64, "not a readable"),
+        (data.replace(b'"version":"1"', b'"version":"7"'), "version '7'"),
+        (data.replace(b"stingray-align aligner", b"stingray-align nothing"), "not a stingray"),
+        (data.replace(b"event_centre", b"event_center"), "complete aligner"),
+        (data.replace(b"n_shared", b"n_shaerd"), "complete aligner"),
+    ]:
+        assert content != data
+        bad.write_bytes(content)
+        with pytest.raises(ModelFileError, match=message):
+            Aligner.load(bad)
+    save_file({"x": np.zeros(3)}, bad)
+    with pytest.raises(ModelFileError, match="not a stingray-align aligner"):
+        Aligner.load(bad)
+    with pytest.raises(FileNotFoundError):
+        Aligner.load(tmp_path / "absent.safetensors")
+
+
+def test_an_interrupted_save_leaves_the_old_file(fitted, tmp_path, monkeypatch):
+    path = tmp_path / "aligner.safetensors"
+    fitted.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError("disc full")))
+    with pytest.raises(OSError, match="disc full"):
+        fitted.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["aligner.safetensors"]
