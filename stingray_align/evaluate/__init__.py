@@ -1,0 +1,49 @@
+"""How good is it? Reconstruction, calibration, retrieval, regression, classification, novelty.
+
+Each evaluator takes arrays (or a model and a population with known truth) and returns a frozen
+result with numbers, bootstrap uncertainties over sources and the chance or baseline values beside
+them. ``print(result)`` shows a table; ``result.to_table()`` returns it.
+"""
+
+import importlib
+
+_HOMES = {
+    "reconstruction": "_reconstruction",
+    "ReconstructionResult": "_reconstruction",
+    "calibration": "_calibration",
+    "autodecoder_calibration": "_autodecoder_calibration",
+    "CalibrationResult": "_calibration",
+    "retrieval": "_retrieval",
+    "retrieval_baselines": "_retrieval",
+    "RetrievalResult": "_retrieval",
+    "regression": "_regression",
+    "RegressionResult": "_regression",
+    "classification": "_classification",
+    "ClassificationResult": "_classification",
+    "novelty": "_novelty",
+    "NoveltyResult": "_novelty",
+    "cost": "_cost",
+    "CostResult": "_cost",
+    "Estimate": "_report",
+    "Report": "_report",
+    "bootstrap": "_report",
+    "Comparison": "_report",
+}
+# The implementing modules are private: a module named like its function would replace the
+# function on this package as soon as anything imported it.
+
+__all__ = [*_HOMES, "rivals"]
+
+
+def __getattr__(name):
+    if name == "rivals":
+        return importlib.import_module(".rivals", __name__)
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

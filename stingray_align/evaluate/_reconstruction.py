@@ -1,0 +1,284 @@
+r"""How much of what can be known about a source's rate does a model find?
+
+Each source's photons are split at random into halves A and B. The model sees A and predicts the
+rate; B is scored under the Poisson-process likelihood in time and three bands,
+
+.. math:: \log L = \sum_{k \in B} \log\lambda_{b(k)}(t_k) - \sum_b \int_\mathrm{GTI} \lambda_b\,dt
+
+The figure of merit is the *fraction of the oracle gain*: with a per-band constant as zero and the
+true rate as one,
+
+.. math:: F = \frac{\sum_\mathrm{sources} (\log L_\mathrm{model} - \log L_\mathrm{const})}
+                   {\sum_\mathrm{sources} (\log L_\mathrm{oracle} - \log L_\mathrm{const})} .
+
+Two independent halves of a Poisson process have no common noise, so nothing is gained by
+over-fitting, and a likelihood needs no binning to compare.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..photons import BAND_OF_CHANNEL, N_TIME_BINS
+from . import rivals as _rivals
+from ._report import Report, bootstrap, figures
+
+__all__ = ["ReconstructionResult", "log_likelihood", "reconstruction"]
+
+N_BANDS = 3  # 0.5-1.2, 1.2-2 and 2-7 keV; photons above 7 keV are seen by models, not scored
+
+
+def log_likelihood(photons, rates):
+    """Poisson-process log-likelihood of photons under a rate given on the time bins.
+
+    Parameters
+    ----------
+    photons : Photons
+        ``n`` sources.
+    rates : ndarray, shape (n, 512, 3)
+        Rate in ct/s in the three evaluation bands; above zero wherever a photon may fall.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    rates = _checked(rates, len(photons))
+    band = BAND_OF_CHANNEL[photons.channel]
+    scored = band < N_BANDS
+    at_photons = rates[photons.source_index[scored], photons.time_bin[scored], band[scored]]
+    if not at_photons.all():
+        raise ValueError("A rate of zero gives a photon that does come no chance: let rates keep "
+                         "a small pedestal.")
+    return _total(np.log(at_photons), scored, photons) - _expected_counts(rates, photons)
+
+
+def _total(at_photons, scored, photons):
+    return np.bincount(photons.source_index[scored], at_photons, minlength=len(photons))
+
+
+def _expected_counts(rates, photons):
+    return np.einsum("ijk,ij->i", rates, photons.exposed) * photons.duration / N_TIME_BINS
+
+
+def reconstruction(models, population, *, rivals=None, fraction=0.5, seed=0, batch_size=200,
+                   n_resamples=400, progress=True):
+    """Measure the fraction of the oracle gain that models of the rate reach.
+
+    Parameters
+    ----------
+    models : object or dict
+        A model, or several by name. A model either has a method ``band_rates(photons)`` or is a
+        callable ``predict(photons)``; both return the rate in ct/s, shape (n, 512, 3): 512 time
+        bins and the bands 0.5-1.2, 1.2-2, 2-7 keV. The first is compared with all the others.
+    population : Population
+        Sources with known truth, as from `stingray_align.datasets.simulate_population`: its
+        ``photons``, ``true_log_rates``, ``true_counts_grid`` and ``truth["time_shape"]`` are used.
+    rivals : dict, optional
+        Rivals by name, as ``models``; by default Bayesian blocks and a cross-validated kernel
+        density estimate (`stingray_align.evaluate.rivals`). An empty dict leaves them out.
+    fraction : float, optional
+        Share of the photons that the models see; the rest is scored.
+    seed : int, optional
+        Seed of the split and of the bootstrap.
+    batch_size : int, optional
+        Sources worked on at a time.
+    n_resamples : int, optional
+        Bootstrap samples over sources.
+    progress : bool, optional
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    ReconstructionResult
+
+    Notes
+    -----
+    The zero of the scale is the mean rate of each band in half A, ``(n + 1/2) / T`` with n the
+    photons and T the exposure: the Jeffreys estimate, since a plain mean of no photons would make
+    the likelihood of any later photon zero. It is the same for all models.
+
+    The oracle is taken at the exact photon times. The row ``truth in 512 bins`` is the best that
+    any curve on these bins could reach.
+    """
+    models = models if isinstance(models, dict) else {"model": models}
+    rivals = _rivals.RIVALS if rivals is None else rivals
+    predictors = {name: getattr(m, "band_rates", m) for name, m in (models | rivals).items()}
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must lie between 0 and 1, not {fraction}.")
+    photons = population.photons
+    n = len(photons)
+    first, second = photons.thin(fraction, np.random.default_rng(seed))
+    share = (1 - fraction) / fraction  # the rate of B in units of the rate of A
+    true_sum = _true_sum(population, second, 1 - fraction)
+    gain = {name: np.empty(n) for name in (*predictors, "truth in 512 bins", "oracle")}
+    for start in tqdm(range(0, n, batch_size), desc="reconstruction", unit="batch",
+                      disable=not progress):
+        rows = np.arange(start, min(start + batch_size, n))
+        seen, scored = first[rows], second[rows]
+        constant = log_likelihood(scored, share * _rivals.constant(seen))
+        for name, predict in predictors.items():
+            gain[name][rows] = log_likelihood(scored, share * predict(seen)) - constant
+        expected = (1 - fraction) * population.true_counts_grid(rows).astype(float)
+        gain["oracle"][rows] = true_sum[rows] - expected.sum(axis=(1, 2)) - constant
+        gain["truth in 512 bins"][rows] = (
+            log_likelihood(scored, _as_rates(expected, scored)) - constant)
+    return ReconstructionResult(
+        names=tuple(models), rivals=tuple(rivals), gain=gain, counts=photons.n_photons,
+        time_shape=np.asarray(population.truth["time_shape"]).astype(str), fraction_seen=fraction,
+        seed=seed, n_resamples=n_resamples)
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructionResult(Report):
+    """Gain in log-likelihood over a per-band constant, source by source.
+
+    Attributes
+    ----------
+    names, rivals : tuple of str
+        Models and rivals.
+    gain : dict of ndarray, shape (n,)
+        Gain of each model, of each rival, of ``truth in 512 bins`` and of ``oracle``, in nats.
+    counts : ndarray, shape (n,)
+        Photons of each source (0.5-8 keV, both halves).
+    time_shape : ndarray of str, shape (n,)
+        Kind of variability.
+    """
+
+    names: tuple
+    rivals: tuple
+    gain: dict
+    counts: np.ndarray
+    time_shape: np.ndarray
+    fraction_seen: float
+    seed: int
+    n_resamples: int
+
+    @property
+    def title(self):
+        """What was measured."""
+        return (f"Fraction of the oracle gain: {len(self.counts)} sources, "
+                f"{self.counts.min()} to {self.counts.max()} photons, "
+                f"{self.gain['oracle'].mean():.2f} nats to be gained per source")
+
+    @property
+    def notes(self):
+        """How to read the table."""
+        return ("0: constant rate per band, (n + 1/2)/T; 1: the true rate. Errors: bootstrap over "
+                "sources.",
+                f"lead: fraction of {self.names[0]} minus this one's; sigma: the lead over its "
+                "error, on the same sources.")
+
+    @property
+    def primary(self):
+        """Fraction of the oracle gain of the first model, an `Estimate`."""
+        return self.fraction(self.names[0])
+
+    def fraction(self, name, *, where=None):
+        """Fraction of the oracle gain of one model.
+
+        Parameters
+        ----------
+        name : str
+            Model or rival.
+        where : ndarray of bool, shape (n,), optional
+            Which sources; all by default.
+
+        Returns
+        -------
+        Estimate
+        """
+        return self._estimates([name], where)[0]
+
+    def lead(self, name, *, over, where=None):
+        """Difference of two fractions on the same sources, an `Estimate`."""
+        where = np.ones(len(self.counts), bool) if where is None else np.asarray(where)
+        difference = (self.gain[name] - self.gain[over])[where]
+        oracle = self.gain["oracle"][where]
+        return bootstrap(lambda i: difference[i].sum() / oracle[i].sum(), len(oracle),
+                         seed=self.seed, n_resamples=self.n_resamples)
+
+    def _estimates(self, names, where=None):
+        where = np.ones(len(self.counts), bool) if where is None else np.asarray(where)
+        gain = np.stack([self.gain[name][where] for name in names])
+        oracle = self.gain["oracle"][where]
+        return bootstrap(lambda i: gain[:, i].sum(axis=1) / oracle[i].sum(), len(oracle),
+                         seed=self.seed, n_resamples=self.n_resamples)
+
+    def to_table(self, by=None):
+        """Fractions as a table.
+
+        Parameters
+        ----------
+        by : {None, "counts", "time_shape"}, optional
+            Overall (a row for each model), by decile of photon counts, or by kind of variability.
+
+        Returns
+        -------
+        `~astropy.table.QTable`
+        """
+        everyone = [*self.names, *self.rivals]
+        if by is None:
+            rows = []
+            estimates = self._estimates([*everyone, "truth in 512 bins"])
+            for name, f in zip([*everyone, "truth in 512 bins"], estimates, strict=True):
+                lead = self.lead(self.names[0], over=name)
+                sigma = lead.value / lead.error if lead.error > 0 else np.nan
+                rows.append((name, f.value, f.error, 1 - f.value, lead.value, lead.error, sigma,
+                             self.gain[name].mean()))
+            return figures(
+                rows, ["model", "fraction", "error", "gap to oracle", "lead", "lead error",
+                       "sigma", "nats per source"],
+                formats={"fraction": ".4f", "error": ".4f", "gap to oracle": ".4f",
+                         "lead": ".4f", "lead error": ".4f", "sigma": ".1f"})
+        groups = {"counts": self._deciles, "time_shape": self._shapes}[by]()
+        rows = []
+        for label, mask in groups:
+            row = [label, int(mask.sum()), self.gain["oracle"][mask].mean()]
+            for f in self._estimates(everyone, mask):
+                row += [f.value, f.error]
+            rows.append(row)
+        names = ["photons" if by == "counts" else "time_shape", "sources", "oracle nats"]
+        return figures(rows, names + [c for m in everyone for c in (m, f"{m} error")])
+
+    def tables(self):
+        """Overall, by decile of photon counts, and by kind of variability."""
+        return [self.to_table(by) for by in (None, "counts", "time_shape")]
+
+    def _deciles(self):
+        order = np.argsort(self.counts, kind="stable")
+        for part in np.array_split(order, min(10, len(order))):
+            mask = np.zeros(len(order), bool)
+            mask[part] = True
+            yield f"{self.counts[part].min()}-{self.counts[part].max()}", mask
+
+    def _shapes(self):
+        for shape in np.unique(self.time_shape):
+            yield shape, self.time_shape == shape
+
+
+def _true_sum(population, photons, share):
+    """Sum over each source's photons of the log of their true rate."""
+    counted = BAND_OF_CHANNEL[photons.channel] < N_BANDS
+    logs = population.true_log_rates(photons)[counted].astype(float) + np.log(share)
+    if not np.isfinite(logs).all():
+        bad = np.unique(photons.source_index[counted][~np.isfinite(logs)])
+        raise ValueError(f"The true rate is zero or undefined at a photon of sources {bad[:5]}: "
+                         "the population's rates must include the background.")
+    return _total(logs, counted, photons)
+
+
+def _as_rates(counts, photons):
+    """Expected counts per bin as rates; bins without exposure, where none is needed, get 1."""
+    seconds = (photons.exposed * (photons.duration[:, None] / N_TIME_BINS))[:, :, None]
+    return np.where(seconds > 0, counts / np.where(seconds > 0, seconds, 1), 1.0)
+
+
+def _checked(rates, n):
+    rates = np.asarray(rates, dtype=float)
+    if rates.shape != (n, N_TIME_BINS, N_BANDS):
+        raise ValueError(f"Rates have shape {rates.shape}, expected "
+                         f"({n}, {N_TIME_BINS}, {N_BANDS}).")
+    if not (np.isfinite(rates).all() and (rates >= 0).all()):
+        raise ValueError("Rates must be finite and not negative.")
+    return rates

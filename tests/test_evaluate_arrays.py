@@ -1,0 +1,340 @@
+"""Calibration, retrieval, regression, classification and novelty on planted truths."""
+
+import numpy as np
+import pytest
+
+from stingray_align import evaluate
+
+# -- calibration ----------------------------------------------------------------------------------
+
+
+def intervals(n, *, factor=1.0, m=None, seed=0):
+    shape = (n,) if m is None else (n, m)
+    measured = np.random.default_rng(seed).normal(size=shape)
+    half = factor * np.array([0.99446, 1.95996]).reshape(2, *[1] * len(shape))
+    return np.zeros(shape), measured - half, measured + half
+
+
+def test_exact_gaussian_intervals_cover_as_they_say():
+    truth, lower, upper = intervals(4000)
+    result = evaluate.calibration(truth, lower, upper, np.arange(4000), what="mean")
+    for level, estimate in result.coverage.items():
+        exact = np.sqrt(level * (1 - level) / 4000)
+        assert abs(estimate.value - level) < 4 * exact
+        assert estimate.error == pytest.approx(exact, rel=0.15)
+    table = result.to_table()
+    assert len(table) == 11 and list(table["sources"][:10]) == [400] * 10
+    assert "Coverage of mean" in str(result)
+
+
+def test_overconfidence_at_the_faint_end_shows_in_its_decile():
+    factor = np.where(np.arange(4000) < 400, 0.4, 1.0)
+    truth, lower, upper = intervals(4000, factor=factor)
+    table = evaluate.calibration(truth, lower, upper, np.arange(4000)).to_table()
+    assert table["68%"][0] < 0.4 and table["68%"][1:].min() > 0.6
+
+
+def test_several_truths_per_source_are_one_trial_for_the_error():
+    """Ten equal answers about one source carry no more than one."""
+    truth, lower, upper = intervals(500)
+    one = evaluate.calibration(truth, lower, upper, np.arange(500))
+    ten = evaluate.calibration(np.repeat(truth[:, None], 10, 1), np.repeat(lower[..., None], 10, 2),
+                               np.repeat(upper[..., None], 10, 2), np.arange(500))
+    assert ten.primary == one.primary
+
+
+def test_unknown_truths_are_left_out_and_labels_told_apart():
+    truth, lower, upper = intervals(100, m=3)
+    truth[:10] = np.nan
+    upper[:, 90:] = lower[:, 90:]  # never holds
+    labels = np.repeat(["a", "b"], [90, 10])
+    result = evaluate.calibration(truth, lower, upper, np.arange(100), labels=labels)
+    table = result.to_table("label")
+    assert list(table["kind"]) == ["a", "b", "all"]
+    assert list(table["sources"]) == [80, 10, 90]
+    assert table["68%"][1] == 0
+    assert len(result.tables()) == 2
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"truth": np.zeros(3)}, "truth has shape"), ({"lower": np.zeros((1, 9))}, "lower has shape"),
+    ({"upper": np.full((2, 9), np.nan)}, "nan"), ({"labels": ["a"]}, "labels has shape")])
+def test_calibration_says_what_is_wrong(change, message):
+    given = {"truth": np.zeros(9), "lower": -np.ones((2, 9)), "upper": np.ones((2, 9)),
+             "counts": np.arange(9), "labels": None} | change
+    with pytest.raises(ValueError, match=message):
+        evaluate.calibration(**given)
+    plain = evaluate.calibration(np.zeros(9), -np.ones((2, 9)), np.ones((2, 9)), np.arange(9))
+    with pytest.raises(ValueError, match="No labels"):
+        plain.to_table("label")
+
+
+# -- retrieval ------------------------------------------------------------------------------------
+
+
+def test_planted_ranks_are_found():
+    """Text j at angle j; event i points at text i + shift, so its own comes at a known rank."""
+    n, shift = 40, 3
+    angle = 2 * np.pi * np.arange(n) / n
+    texts = np.column_stack([np.cos(angle), np.sin(angle)])
+    tilt = angle + shift * 2 * np.pi / n + 1e-3  # a little on, so that no two are equally far
+    events = np.column_stack([np.cos(tilt), np.sin(tilt)])
+    result = evaluate.retrieval(events, texts)
+    # nearer: the shift - 1 texts between and the pointed one, and as many beyond it
+    assert (result.ranks["events to texts"] == 2 * shift + 1).all()
+    assert result.estimates["events to texts"]["mean reciprocal rank"].value == 1 / 7
+    assert result.estimates["events to texts"]["median rank / N"].value == 7 / 40
+    assert result.primary.value == 0
+
+
+def test_rank_is_the_same_as_by_sorting():
+    rng = np.random.default_rng(0)
+    events, texts = rng.normal(size=(2, 1100, 5))  # more rows than one block
+    events += texts
+    result = evaluate.retrieval(events, texts)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (events, texts)]
+    similarity = unit[0] @ unit[1].T
+    for direction, s in (("events to texts", similarity), ("texts to events", similarity.T)):
+        order = np.argsort(-s, axis=1)
+        expected = 1 + np.argmax(order == np.arange(1100)[:, None], axis=1)
+        np.testing.assert_array_equal(result.ranks[direction], expected)
+
+
+def test_unrelated_vectors_score_as_chance():
+    rng = np.random.default_rng(1)
+    result = evaluate.retrieval(rng.normal(size=(1500, 8)), rng.normal(size=(1500, 8)),
+                                labels=rng.integers(10, size=1500))
+    for figures in result.estimates.values():
+        for name, estimate in figures.items():
+            assert abs(estimate.value - result.chance[name]) < 4.5 * estimate.error, name
+
+
+def test_a_collapsed_space_scores_as_chance_and_not_as_perfect():
+    same = np.ones((200, 4))
+    result = evaluate.retrieval(same, same, labels=np.zeros(200))
+    figures = result.estimates["events to texts"]
+    assert figures["Recall@1 %"].value == 0
+    assert figures["median rank / N"].value == pytest.approx(result.chance["median rank / N"])
+    assert figures["median rank in class"].value == 0.5
+
+
+def test_a_class_score_is_told_from_a_finer_match():
+    labels = np.repeat(np.arange(20), 25)
+    centres = np.eye(20)[labels]
+    by_class = evaluate.retrieval(centres, centres, labels=labels)
+    figures = by_class.estimates["events to texts"]
+    assert figures["Recall@5 %"].value == 1
+    assert figures["median rank in class"].value == 0.5
+    own = np.hstack([centres, 0.1 * np.random.default_rng(0).normal(size=(500, 30))])
+    finer = evaluate.retrieval(own, own, labels=labels)
+    assert finer.estimates["events to texts"]["median rank in class"].value == 0.5 / 25
+
+
+def test_other_observations_of_a_source_are_no_competitors():
+    vectors = np.repeat(np.eye(50), 4, axis=0)
+    groups = np.repeat(np.arange(50), 4)
+    result = evaluate.retrieval(vectors, vectors, groups=groups)
+    assert (result.ranks["texts to events"] == 1).all()
+    assert (result.candidates == 197).all()
+    blind = evaluate.retrieval(vectors, vectors)
+    assert (blind.ranks["texts to events"] == 2.5).all()
+
+
+def test_retrieval_prints_chance_beside():
+    table = evaluate.retrieval(np.eye(100), np.eye(100)).to_table()
+    assert list(table["figure"]) == ["Recall@1 %", "Recall@5 %", "Recall@10 %",
+                                     "median rank / N", "mean reciprocal rank"]
+    np.testing.assert_allclose(table["chance"][:3], [0.01, 0.05, 0.1])
+    assert table["lift"][0] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("events, texts, options, message", [
+    (np.eye(3), np.eye(4), {}, "pairs in one space"),
+    (np.ones(3), np.ones(3), {}, "event_vectors has shape"),
+    (np.eye(3), np.eye(3) * np.nan, {}, "not finite"),
+    (np.eye(3), np.eye(3), {"labels": [1]}, "labels has shape"),
+    (np.eye(3), np.eye(3), {"groups": [1]}, "groups has shape")])
+def test_retrieval_says_what_is_wrong(events, texts, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate.retrieval(events, texts, **options)
+
+
+def test_linear_baselines_find_a_linear_relation_and_shuffling_kills_it():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(1200, 6))
+    events = truth @ rng.normal(size=(6, 20)) + 0.1 * rng.normal(size=(1200, 20))
+    texts = truth @ rng.normal(size=(6, 15)) + 0.1 * rng.normal(size=(1200, 15)) + 5
+    results = evaluate.retrieval_baselines(events[:800], texts[:800], events[800:], texts[800:])
+    assert list(results) == ["ridge", "CCA", "shuffled pairs"]
+    recall = {name: result.estimates["events to texts"]["Recall@5 %"]
+              for name, result in results.items()}
+    assert recall["ridge"].value > 0.9 and recall["CCA"].value > 0.9
+    assert abs(recall["shuffled pairs"].value - 0.05) < 4 * recall["shuffled pairs"].error
+    assert set(results.to_table()["what"]) == set(results)
+
+
+# -- regression -----------------------------------------------------------------------------------
+
+
+def test_r2_is_the_share_of_variance_that_features_explain():
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(2, 600))
+    result = evaluate.regression({"good": x, "useless": rng.normal(size=(600, 3))},
+                                 {"y": 2 * x + noise}, experts=("k-NN (3)", "ridge"),
+                                 progress=False)
+    scores = result.scores["y"]
+    ridge = scores["good", "ridge"]
+    assert abs(ridge["R2"].value - 0.8) < 4 * ridge["R2"].error
+    assert ridge["MAE"].value == pytest.approx(np.sqrt(2 / np.pi), rel=0.1)
+    assert ridge["R2"].value > scores["good", "k-NN (3)"]["R2"].value
+    assert abs(scores["useless", "ridge"]["R2"].value) < 0.05
+    assert abs(scores["none", "mean"]["R2"].value) < 0.02
+    assert scores["best", "nested choice"]["R2"].value == ridge["R2"].value
+    assert result.primary == ridge["R2"]
+    assert len(result.to_table()) == 2 * 2 + 2
+
+
+def test_boosting_learns_what_a_line_cannot():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (500, 2))
+    scores = evaluate.regression({"x": x}, {"y": np.abs(x[:, 0])}, experts=("ridge", "boosting"),
+                                 progress=False).scores["y"]
+    assert scores["x", "boosting"]["R2"].value > 0.9
+    assert scores["x", "ridge"]["R2"].value < 0.1
+
+
+def test_no_source_is_on_both_sides():
+    """Twin rows give a nearest neighbour the answer away, unless folds are by source."""
+    rng = np.random.default_rng(0)
+    x, y = np.repeat(rng.normal(size=(100, 5)), 3, axis=0), np.repeat(rng.normal(size=100), 3)
+    options = {"experts": ("k-NN (3)",), "progress": False}
+    leaky = evaluate.regression({"x": x}, {"y": y}, **options)
+    honest = evaluate.regression({"x": x}, {"y": y}, groups=np.repeat(np.arange(100), 3),
+                                 **options)
+    assert leaky.scores["y"]["x", "k-NN (3)"]["R2"].value > 0.5
+    assert honest.scores["y"]["x", "k-NN (3)"]["R2"].value < 0
+
+
+def test_unknown_targets_are_left_out():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=100)
+    y = np.where(np.arange(100) < 60, x, np.nan)
+    result = evaluate.regression({"x": x}, {"y": y}, experts=("ridge",), progress=False)
+    assert len(result.predicted["y"]["x", "ridge"]) == 60
+    assert list(result.to_table()["rows"]) == [60] * 3
+    assert result.scores["y"]["x", "ridge"]["R2"].value > 0.99
+
+
+@pytest.mark.parametrize("features, options, message", [
+    (np.zeros(9), {}, "different numbers of rows"), (np.full(10, np.nan), {}, "finite"),
+    (np.zeros(10), {"experts": ("oracle",)}, "oracle"),
+    (np.zeros(10), {"groups": np.zeros(10)}, "cannot be split"),
+    (np.zeros(10), {"groups": np.zeros(3)}, "groups has shape")])
+def test_regression_says_what_is_wrong(features, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate.regression({"x": features}, {"y": np.arange(10.0)}, progress=False, **options)
+
+
+# -- classification -------------------------------------------------------------------------------
+
+
+def clouds(n, *, seed=0, spread=0.05):
+    """Three classes (one of them large) around the axes."""
+    rng = np.random.default_rng(seed)
+    code = np.repeat([0, 1, 2], [n, n // 4, n // 4])
+    return np.eye(3)[code] + spread * rng.normal(size=(len(code), 3)), np.array(list("abc"))[code]
+
+
+def test_separate_classes_are_all_told():
+    vectors, labels = clouds(80)
+    result = evaluate.classification(vectors, labels, class_vectors=dict(zip("abc", np.eye(3))))
+    for method in ("k-NN (10)", "zero-shot"):
+        assert all(e.value == 1 for e in result.scores[method].values())
+        assert np.array_equal(result.confusion[method], np.diag([80, 20, 20]))
+    assert result.chance["accuracy"] == pytest.approx(80 / 120)
+    assert result.chance["balanced accuracy"] == pytest.approx(1 / 3)
+
+
+def test_scores_agree_with_those_of_scikit_learn():
+    from sklearn import metrics
+
+    vectors, labels = clouds(120, spread=0.6)
+    result = evaluate.classification(vectors, labels, class_vectors=dict(zip("abc", np.eye(3))))
+    for method, guess in result.predicted.items():
+        scores = result.scores[method]
+        assert scores["accuracy"].value == pytest.approx(metrics.accuracy_score(labels, guess))
+        assert scores["balanced accuracy"].value == pytest.approx(
+            metrics.balanced_accuracy_score(labels, guess))
+        assert scores["macro F1"].value == pytest.approx(
+            metrics.f1_score(labels, guess, average="macro"))
+        np.testing.assert_array_equal(result.confusion[method],
+                                      metrics.confusion_matrix(labels, guess))
+    table = result.to_table()
+    assert list(table["method"]) == ["k-NN (10)", "zero-shot", "chance"]
+    assert list(result.to_table("zero-shot")["true class"]) == list("abc")
+
+
+def test_shuffled_labels_score_as_chance():
+    vectors, labels = clouds(400)
+    labels = np.random.default_rng(0).permutation(labels)
+    score = evaluate.classification(vectors, labels).primary
+    assert abs(score.value - 1 / 3) < 4 * score.error
+
+
+def test_several_descriptions_are_averaged_and_missing_ones_refused():
+    vectors, labels = clouds(40)
+    pairs = {name: np.eye(3)[i] + [[0.2, 0, 0], [-0.2, 0, 0]] for i, name in enumerate("abc")}
+    result = evaluate.classification(vectors, labels, class_vectors=pairs)
+    assert result.scores["zero-shot"]["accuracy"].value == 1
+    with pytest.raises(ValueError, match="no description"):
+        evaluate.classification(vectors, labels, class_vectors={"a": np.ones(3)})
+    with pytest.raises(ValueError, match="do not fit"):
+        evaluate.classification(vectors, labels[:5])
+
+
+# -- novelty --------------------------------------------------------------------------------------
+
+
+def test_a_far_class_is_found_and_a_hidden_one_is_not():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(700, 4))
+    labels = np.array(["usual"] * 300 + ["hidden"] * 200 + ["other"] * 150 + ["far"] * 50)
+    vectors[labels == "far"] += 12
+    result = evaluate.novelty(vectors, labels, classes=["far", "hidden"], progress=False,
+                              n_resamples=20)
+    for scores in result.scores["far"].values():
+        assert scores["average precision"].value > 0.99 and scores["ROC AUC"].value > 0.99
+    for scores in result.scores["hidden"].values():
+        assert scores["ROC AUC"].value < 0.65
+        assert abs(scores["average precision"].value
+                   - result.chance["hidden"]["average precision"]) < 0.15
+    # half of the 650 others are ranked beside the 50
+    assert result.chance["far"]["average precision"] == pytest.approx(50 / 375)
+
+
+def test_areas_agree_with_the_definition():
+    """AUC: the share of pairs in which the member is ahead; errors as Hanley & McNeil's."""
+    from stingray_align.evaluate._novelty import _judge
+
+    rng = np.random.default_rng(0)
+    member = np.arange(400) < 100
+    score = rng.normal(size=400) + member
+    area = _judge(score, member, np.arange(400), 0, 200)[1]
+    pairs = score[member][:, None] > score[~member]
+    assert area.value == pytest.approx(pairs.mean())
+    a, q1, q2 = area.value, area.value / (2 - area.value), 2 * area.value**2 / (1 + area.value)
+    exact = np.sqrt((a * (1 - a) + 99 * (q1 - a**2) + 299 * (q2 - a**2)) / (100 * 300))
+    assert area.error == pytest.approx(exact, rel=0.2)
+
+
+def test_novelty_table_and_errors():
+    vectors, labels = clouds(80)
+    result = evaluate.novelty(vectors, labels, progress=False, n_resamples=20)
+    table = result.to_table()
+    assert len(table) == (3 + 1) * 2
+    assert result.primary == pytest.approx(table["ROC AUC"][-1])
+    assert "left out in turn" in str(result)
+    with pytest.raises(ValueError, match="No row is labelled"):
+        evaluate.novelty(vectors, labels, classes=["z"], progress=False)
+    with pytest.raises(ValueError, match="do not fit"):
+        evaluate.novelty(vectors, labels[:5], progress=False)
