@@ -9,7 +9,7 @@ from stingray_align.alignment.aligner import _Batches, _Pairs, _row_identity, _s
 from stingray_align.errors import ModelFileError
 from stingray_align.text.slots import N_SLOTS, slot_names
 
-SMALL = dict(n_shared=16, n_hidden=64, n_slots=0, n_steps=150, batch_size=128)
+SMALL = dict(n_shared=16, n_hidden=64, dropout=0.2, n_slots=0, n_steps=150, batch_size=128)
 
 
 def planted(n, seed=0, n_truth=4, n_events=12, n_prose=10, n_slots=0, noise=0.1):

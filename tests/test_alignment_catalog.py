@@ -287,7 +287,8 @@ def test_uncertain_draws_spread_the_vote(catalogue):
     mixed = catalogue.class_probabilities(vectors)
     assert sure.max() > mixed.max() + 0.1
     np.testing.assert_allclose(
-        mixed, np.mean([catalogue.class_probabilities(v[None]) for v in vectors], axis=0))
+        mixed, np.mean([catalogue.class_probabilities(v[None]) for v in vectors], axis=0),
+        rtol=1e-5)
 
 
 def test_calibrating_on_draws_averages_their_votes(aligner):

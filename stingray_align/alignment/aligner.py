@@ -115,8 +115,8 @@ class Aligner(BaseEstimator):
     ((200, 200), True)
     """
 
-    def __init__(self, *, n_shared=128, n_hidden=384, dropout=0.2, n_slots=N_SLOTS,
-                 slot_dropout=0.5, learning_rate=2e-3, batch_size=512, n_steps=1500, seed=0,
+    def __init__(self, *, n_shared=128, n_hidden=256, dropout=0.5, n_slots=N_SLOTS,
+                 slot_dropout=0.5, learning_rate=2e-3, batch_size=512, n_steps=2500, seed=0,
                  progress=False):
         self.n_shared = n_shared
         self.n_hidden = n_hidden
