@@ -88,7 +88,7 @@ def test_kernel_estimates_follow_a_step_and_ignore_gaps():
     rate[:, 256:] = 40
     curves = smoothed(rate * exposed, exposed)
     relative = rate / ((rate * exposed).sum() / exposed.sum())
-    for curve, (width, _) in zip(curves.rates[0].exp(), KERNELS):
+    for (curve,), (width, _) in zip(curves.relative, KERNELS):
         assert_allclose(curve[exposed[0] > 0][:90], relative[0, 0], rtol=0.05)
         far = 256 - 3 * max(width, 1)
         if far > 190:
@@ -101,10 +101,10 @@ def test_mixture_of_equal_curves_is_that_curve():
     torch.manual_seed(0)
     batch = make_batch(sources(3))
     curves = smoothed(batch.per_bin, batch.exposed)
-    same = curves._replace(rates=torch.zeros_like(curves.rates))
+    same = curves._replace(logs=[torch.zeros(3, N_TIME_BINS)] * len(KERNELS))
     mixed = LocalMixture(16)(torch.zeros(3, N_TIME_BINS), torch.randn(3, 16), same)
     assert_allclose(mixed.detach(), 0, atol=1e-6)
-    high = curves._replace(rates=torch.ones_like(curves.rates))
+    high = curves._replace(logs=[torch.ones(3, N_TIME_BINS)] * len(KERNELS))
     mixed = LocalMixture(16)(torch.ones(3, N_TIME_BINS), torch.randn(3, 16), high)
     assert ((mixed > 0) & (mixed < 1)).all()  # the constant keeps its share
 

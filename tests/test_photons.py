@@ -118,5 +118,7 @@ def test_a_comb_of_frames_is_spread_and_nothing_else_is():
     assert_allclose((spread - frames).std(), 3.2 / 12**0.5, rtol=0.1)
     assert_array_equal(spread_frames(frames, 50.0), frames)  # bins of many frames show no comb
     assert_array_equal(spread_frames(frames, 2.0), spread)
+    cut = np.concatenate([[0.4], frames[frames > 2], [999.0]])  # a frame cut by a GTI
+    assert len(np.unique(spread_frames(cut, 2.0))) == len(cut)
     few = np.array([3.2, 6.4, 9.6])
     assert_array_equal(spread_frames(few, 2.0), few)

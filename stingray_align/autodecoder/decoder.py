@@ -36,7 +36,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, x):
-        return x + self.outer(nn.functional.gelu(self.inner(self.norm(x)), approximate="tanh"))
+        return x + self.outer(nn.functional.gelu(self.inner(self.norm(x))))
 
 
 class Shape:

@@ -60,13 +60,13 @@ def embed(events, model=None):
     model = _resolve(model)
     single = isinstance(events, EventList)
     lists = [events] if single else list(events)
-    # One bar over the whole work; short work shows none.
-    reduced = [reduce_events(ev) for ev in tqdm(lists, "reading photons", delay=2)]
+    reduced = [reduce_events(ev) for ev in tqdm(lists, "reading photons", delay=2,
+                                                disable=len(lists) < 100)]
     if not reduced:
         return []
     photons = Photons.concatenate(p for p, _ in reduced)
     _warn_of_shift(photons)
-    vectors = embed_vectors(photons, model)
+    vectors = embed_vectors(photons, model, progress=len(lists) >= 100)
     made = [Embedding(model, p, gti, vector)
             for (p, gti), vector in zip(reduced, vectors)]
     return made[0] if single else made

@@ -58,13 +58,15 @@ def _kernels():
 
 
 class Smoothed(NamedTuple):
-    """Kernel estimates: log relative ``rates`` and photons in ``reach``, both (n, n_kernels, 512).
+    """Kernel estimates, for each kernel a Tensor (n, 512), and their ``scores`` (n, n_kernels).
 
-    ``scores`` (n, n_kernels) are leave-one-out log-likelihoods over that of a constant.
+    ``relative`` is the rate over its mean, ``logs`` its logarithm, ``reach`` the photons that a
+    kernel gathers. Scores are leave-one-out log-likelihoods over that of a constant.
     """
 
-    rates: torch.Tensor
-    reach: torch.Tensor
+    relative: list
+    logs: list
+    reach: list
     scores: torch.Tensor
 
 
@@ -74,30 +76,40 @@ def smoothed(counts, exposed):
     total = exposed.sum(dim=1, keepdim=True)
     mean = (n / total).clamp(min=1e-12)
     pair = torch.stack([counts, exposed], dim=1)
-    rates, reach, scores = [], [], []
+    gathered = 1
+    relative, reach, scores = [], [], []
     for (width, step), kernel in zip(KERNELS, _kernels()):
         if width == 0:
             (near, seen), own = pair.unbind(dim=1), 1.0
         else:
-            coarse = pair.reshape(len(pair), 2, -1, step).sum(dim=3) if step > 1 else pair
-            near, seen = (coarse @ kernel[0]).unbind(dim=1)
+            while gathered < step:
+                pair, gathered = pair[:, :, ::2] + pair[:, :, 1::2], 2 * gathered
+            near, seen = (pair @ kernel[0]).unbind(dim=1)
             own = kernel[1]
         # A little of the mean keeps empty stretches from ruling a kernel out altogether.
         rate = (near / mean + 0.02) / (seen + 0.02)
         left_out = ((near - own) / mean + 0.02).clamp(min=0.01) / (seen + 0.02)
         norm = (exposed * rate).sum(dim=1, keepdim=True) / total
         scores.append((counts * torch.log(left_out / norm)).sum(dim=1))
-        rates.append(torch.log(rate / norm))
+        relative.append(rate / norm)
         reach.append(near)
-    return Smoothed(torch.stack(rates, dim=1), torch.stack(reach, dim=1),
-                    torch.stack(scores, dim=1))
+    return Smoothed(relative, [r.log() for r in relative], reach, torch.stack(scores, dim=1))
 
 
 def _averaged(curves):
     """One log-rate from all kernels and the constant, weighted by leave-one-out likelihood."""
     weight = torch.softmax(nn.functional.pad(curves.scores, (0, 1)), dim=1)
-    rate = (weight[:, :-1, None] * curves.rates.exp()).sum(dim=1) + weight[:, -1:]
-    return torch.log(rate)
+    return torch.log(_mixed(weight[:, :, None], curves.relative) + weight[:, -1:])
+
+
+def _mixed(weights, curves):
+    """Sum of curves (n, 512) with weights (n, n_curves, n_runs), the same within a run."""
+    # One curve at a time: all at once they would not fit into the processor's cache.
+    n, _, runs = weights.shape
+    total = torch.zeros(n, runs, N_TIME_BINS // runs)
+    for k, curve in enumerate(curves):
+        total = torch.addcmul(total, weights[:, k, :, None], curve.reshape(n, runs, -1))
+    return total.reshape(n, N_TIME_BINS)
 
 
 def photon_features(batch, curves):
@@ -190,18 +202,18 @@ class LocalMixture(nn.Module):
 
     def forward(self, decoded, hidden, curves):
         """Log of the relative rate, up to a constant per source, shape (n, 512)."""
-        logs = torch.cat([curves.rates, decoded[:, None]], dim=1)
-        local = torch.cat([_run_means(logs), torch.log1p(_run_means(curves.reach))], dim=1)
+        logs = [*curves.logs, decoded]
+        local = torch.stack([_run_means(x) for x in logs]
+                            + [torch.log1p(_run_means(x)) for x in curves.reach], dim=1)
         whole = torch.cat([hidden, _compress(curves.scores)], dim=1)
-        x = nn.functional.gelu(self.local(local) + self.whole(whole)[:, :, None],
-                               approximate="tanh")
-        x = nn.functional.gelu(self.inner(x), approximate="tanh")
-        weight = torch.softmax(self.outer(x).float(), dim=1)[:, :-1]  # the last: log 1 = 0
-        return (weight[..., None] * logs.unflatten(2, (-1, RUN))).sum(dim=1).flatten(1)
+        x = nn.functional.gelu(self.local(local) + self.whole(whole)[:, :, None])
+        x = nn.functional.gelu(self.inner(x))
+        weights = torch.softmax(self.outer(x).float(), dim=1)
+        return _mixed(weights, logs)  # the last weight is the constant's: log 1 = 0
 
 
 def _run_means(x):
-    return sum(x[:, :, k::RUN] for k in range(RUN)) / RUN
+    return sum(x[:, k::RUN] for k in range(RUN)) / RUN
 
 
 class Inference(nn.Module):
@@ -221,8 +233,7 @@ class Inference(nn.Module):
         nn.init.zeros_(self.refine_latent.weight)
         nn.init.zeros_(self.refine_latent.bias)
         self.mixture = LocalMixture(n_hidden)
-        self.spread = nn.Sequential(nn.Linear(n_hidden + n_latent + 1, n_hidden),
-                                    nn.GELU(approximate="tanh"))
+        self.spread = nn.Sequential(nn.Linear(n_hidden + n_latent + 1, n_hidden), nn.GELU())
         self.spread_scale = nn.Linear(n_hidden, n_latent)
         self.spread_factor = nn.Linear(n_hidden, n_latent * n_rank)
         nn.init.normal_(self.spread_factor.weight, std=0.003)

@@ -7,9 +7,12 @@ spectrum, and plain photon statistics, each under its name.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 
+from ..instruments import effective_area
 from ..photons import CHANNEL_EDGES, N_TIME_BINS
 
 __all__ = ["feature_names", "feature_units", "feature_vectors"]
@@ -21,6 +24,7 @@ RATIOS = (("hard", "soft"), ("hard", "medium"), ("medium", "soft"))
 SCALES = (8, 32, 128)  # time bins of the excess variance
 
 
+@cache
 def feature_names(n_latent):
     """Names of the entries of `feature_vectors`."""
     channels = [f"{low:.2f}-{high:.2f}keV"
@@ -49,6 +53,16 @@ def feature_units(names):
     return tuple(units.get(name, "") for name in names)
 
 
+@cache
+def _area_ratios(instrument):
+    """Logarithms of soft over medium and hard over medium effective area.
+
+    Colours mean different spectra behind different mirrors; unknown ones count as ACIS-S.
+    """
+    soft, medium, hard = effective_area(instrument or "ACIS-S", np.array([0.8, 1.6, 4.5]))
+    return float(np.log10(soft / medium)), float(np.log10(hard / medium))
+
+
 def _contrast(a, b):
     return (a - b) / (a + b)
 
@@ -66,41 +80,33 @@ def feature_vectors(inferred):
     ndarray of float32, shape (n, n_features)
         See `feature_names`.
     """
-    from ..instruments import effective_area
-
     batch, shape, latent = inferred.batch, inferred.shape, inferred.latent
     n = batch.n_photons
     log_counts = torch.log10(n + 0.5)
-    areas = {}
-    for name in np.unique(batch.instrument):
-        # Colours mean different spectra behind different mirrors; unknown ones count as ACIS-S.
-        soft, medium, hard = effective_area(name or "ACIS-S", np.array([0.8, 1.6, 4.5]))
-        areas[name] = np.log10([soft / medium, hard / medium])
-    area = torch.tensor(np.array([areas[name] for name in batch.instrument]),
-                        dtype=torch.float32).reshape(-1, 2)
+    area = torch.tensor([_area_ratios(name) for name in batch.instrument]).reshape(-1, 2)
 
-    share = torch.softmax(shape.g + torch.log(batch.exposed), dim=1)
-    log_energy = shape.log_energy
-    coarse_share = share.reshape(len(n), log_energy.shape[1], -1).sum(dim=2)
-    spectrum = (coarse_share[:, :, None] * log_energy.exp()).sum(dim=1)
+    rate = torch.exp(shape.log_relative_rate(batch.exposed))
+    weight = batch.exposed / batch.exposed.sum(dim=1, keepdim=True)
+    energy = torch.exp(shape.log_energy)
+    coarse_share = (weight * rate).reshape(len(n), energy.shape[1], -1).sum(dim=2)
+    spectrum = (coarse_share[:, None, :] @ energy)[:, 0]
     decoded = {name: spectrum[:, band].sum(dim=1) for name, band in BANDS.items()}
     per_channel = batch.colours.sum(dim=1)
     expected = n[:, None] * batch.background_fraction[:, None] * batch.background
     net = (per_channel - expected).clamp(min=0)
     counted = {name: net[:, band].sum(dim=1) + 0.5 for name, band in BANDS.items()}
 
-    rate = torch.exp(shape.log_relative_rate(batch.exposed)).clamp(max=1e4)
-    weight = batch.exposed / batch.exposed.sum(dim=1, keepdim=True)
+    rate = rate.clamp(max=1e4)
     deviation = rate - 1
     variance = (weight * deviation**2).sum(dim=1)
     skewness = (weight * deviation**3).sum(dim=1) / (variance + 1e-3) ** 1.5
     roughness = (weight[:, 1:] * (rate[:, 1:] - rate[:, :-1]) ** 2).sum(dim=1) / (variance + 1e-3)
     unseen = torch.where(batch.exposed > 0, 0.0, torch.inf)
-    hardness = _contrast(log_energy[:, :, 10:19].exp().sum(dim=2),
-                         log_energy[:, :, :6].exp().sum(dim=2))
+    hardness = _contrast(energy[:, :, BANDS["hard"]].sum(dim=2),
+                         energy[:, :, BANDS["soft"]].sum(dim=2))
     hardness = hardness - (coarse_share * hardness).sum(dim=1, keepdim=True)
     hardness_variance = (coarse_share * hardness**2).sum(dim=1)
-    coarse_rate = deviation.reshape(len(n), log_energy.shape[1], -1).mean(dim=2)
+    coarse_rate = deviation.reshape(len(n), energy.shape[1], -1).mean(dim=2)
     correlation = ((coarse_share * hardness * coarse_rate).sum(dim=1)
                    / torch.sqrt(hardness_variance * variance + 1e-6))
 
