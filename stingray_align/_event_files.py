@@ -158,6 +158,11 @@ def _read_events(cls, filename, source, rmf_file, options):
     reader = _Reader(filename, output_class=stingray.EventList, **options)
     try:
         data, header = reader.data_hdu.data, reader.data_hdu.header
+        if header.get("THINNED"):
+            warnings.warn(
+                f"{filename} is thinned: its header says that only a part of the photons was kept "
+                "(THINNED). Such a list is no Poisson process, and its rate, flares and pulsations "
+                "are not those of the source", EventDataWarning)
         ccds = _ccds(reader)
         selection = None
         if source is not None:

@@ -8,7 +8,7 @@ from stingray_align._files import read_tensors, write_tensors
 from stingray_align.autodecoder.batch import Cells, make_batch
 from stingray_align.autodecoder.decoder import Decoder
 from stingray_align.autodecoder.inference import (
-    KERNELS, N_FEATURES, Inference, LocalMixture, photon_features, smoothed)
+    KERNELS, N_FEATURES, Inference, LocalMixture, _kernels, photon_features, smoothed)
 from stingray_align.autodecoder.model import cell_rates
 from stingray_align.autodecoder.likelihood import log_density, log_likelihood
 from stingray_align.autodecoder.training import augment, fit_networks
@@ -172,6 +172,13 @@ def test_training_lowers_the_loss(small):
     start = held_out_gain(before, before.state_dict(), test)
     end = held_out_gain(model.networks_, model.networks_.state_dict(), test)
     assert end > start + 0.01 and end > 0
+
+
+def test_fit_works_after_a_pass_of_inference(small, fitted):
+    _kernels.cache_clear()
+    fitted.infer(sources(2))
+    PoissonAutodecoder(**small | dict(n_steps=2, n_posterior_steps=2)).fit(
+        sources(20), progress=False)
 
 
 def test_fit_is_the_same_for_the_same_seed(small, fitted):

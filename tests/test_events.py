@@ -788,3 +788,11 @@ def test_shared_extractions(raw, pattern):
         if "BKGCNT" in header:
             expected = background_rates(ev).sum() * ev.exposure
             assert expected == pytest.approx(header["BKGCNT"], rel=0.3, abs=1)
+
+
+def test_a_thinned_list_says_so(tmp_path):
+    with fits.open(M82) as hdus:
+        hdus["EVENTS"].header["THINNED"] = True
+        hdus.writeto(tmp_path / "thin.fits")
+    with pytest.warns(EventDataWarning, match="no Poisson process"):
+        assert len(EventList.read(tmp_path / "thin.fits")) > 0

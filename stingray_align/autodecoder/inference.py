@@ -44,6 +44,7 @@ def _pooled(x, bins):
 
 
 @cache
+@torch.inference_mode(False)  # kept for later passes, some of which are training
 def _kernels():
     """Weights (n_coarse, 512), and of a photon on its own bin (512,), of each kernel with width."""
     fine = torch.arange(N_TIME_BINS) + 0.5

@@ -67,11 +67,20 @@ def autodecoder_calibration(population, model=None, *, levels=(0.68, 0.95), n_ti
             low, high = embedding.rate_interval(times, level, (BAND_EDGES[0], BAND_EDGES[3]),
                                                 n_draws=n_draws, seed=seed)
             ends["rate at random times"][:, k, i] = low.value, high.value
+    labels = dict.fromkeys(true, np.asarray(truth["time_shape"]))
+    labels["hardness ratio"] = _hardness_labels(population)
     return Comparison("Coverage of the autodecoder's intervals", {
         what: calibration(true[what], *ends[what], _plain(truth["counts"]).astype(int),
-                          levels=levels, labels=np.asarray(truth["time_shape"]), what=what,
-                          seed=seed)
+                          levels=levels, labels=labels[what], what=what, seed=seed)
         for what in true})
+
+
+def _hardness_labels(population):
+    # A truth at the end of the scale lies outside of most intervals, whatever their width.
+    extreme = np.abs(_plain(population.truth["hardness"])) > 0.97
+    known = population.photons.background.sum(axis=1) > 0
+    return np.select([extreme, ~known], ["beyond 0.97", "background unknown"],
+                     "background known")
 
 
 def _plain(column):
