@@ -16,6 +16,11 @@ version = ".".join(release.split(".")[:2])
 exclude_patterns += ["results/*"]
 html_title = f"{project} {version}"
 html_show_sourcelink = False
+# The pages of a package that is not Astropy's own carry neither its header nor its logo.
+html_theme = "pydata_sphinx_theme"
+html_theme_options = {"logo": {"text": project}, "navigation_with_keys": False}
+html_logo = html_favicon = None
+html_sidebars = {}
 
 # Without the network the links into other projects' pages become plain text.
 if os.environ.get("DOCS_OFFLINE"):

@@ -207,6 +207,8 @@ class Photons:
         parts = list(parts)
         if not parts:
             raise EventDataError("there is nothing to join: give at least one set of photons")
+        if len(parts) == 1:
+            return parts[0]
         joined = {f.name: np.concatenate([getattr(p, f.name) for p in parts])
                   for f in fields(cls) if f.name != "offsets"}
         counts = np.concatenate([p.n_photons for p in parts])

@@ -24,6 +24,10 @@ from .batch import N_COLOUR_BINS
 __all__ = ["Decoder", "Residual", "Shape"]
 
 
+#: Sizes of the outputs g, s, u and v.
+HEADS = (N_TIME_BINS, N_CHANNELS, N_COLOUR_BINS, N_CHANNELS)
+
+
 class Residual(nn.Module):
     """Pre-normalised residual block."""
 
@@ -74,13 +78,10 @@ class Decoder(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Linear(n_latent, n_hidden), Residual(n_hidden),
                                   Residual(n_hidden), nn.LayerNorm(n_hidden))
-        self.heads = nn.ModuleDict({"g": nn.Linear(n_hidden, N_TIME_BINS),
-                                    "s": nn.Linear(n_hidden, N_CHANNELS),
-                                    "u": nn.Linear(n_hidden, N_COLOUR_BINS),
-                                    "v": nn.Linear(n_hidden, N_CHANNELS)})
-        for name in "guv":  # start from a constant source whose spectrum does not change
-            nn.init.normal_(self.heads[name].weight, std=0.01)
+        self.heads = nn.Linear(n_hidden, sum(HEADS))  # all four as one matrix product
+        g, _, u, v = self.heads.weight.detach().split(HEADS)
+        for head in (g, u, v):  # start from a constant source whose spectrum does not change
+            nn.init.normal_(head, std=0.01)
 
     def forward(self, z):
-        hidden = self.body(z)
-        return Shape(*(self.heads[name](hidden).float() for name in "gsuv"))
+        return Shape(*self.heads(self.body(z)).float().split(HEADS, dim=1))

@@ -151,7 +151,7 @@ def _resolve(model):
 
 
 def _warn_of_shift(photons):
-    for name in np.unique(photons.instrument):
+    for name in sorted(set(photons.instrument)):
         if name.startswith("ACIS"):
             continue
         reason = ("its effective area is not known to the model, which takes it for ACIS-S"

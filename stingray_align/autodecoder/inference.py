@@ -214,7 +214,10 @@ class LocalMixture(nn.Module):
 
 
 def _run_means(x):
-    return sum(x[:, k::RUN] for k in range(RUN)) / RUN
+    total, *others = x.reshape(len(x), -1, RUN).unbind(dim=2)
+    for other in others:
+        total = total + other
+    return total / RUN
 
 
 class Inference(nn.Module):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..instruments import effective_area
-from ..photons import CHANNEL_EDGES, N_TIME_BINS
+from ..photons import CHANNEL_EDGES, N_CHANNELS, N_TIME_BINS
 
 __all__ = ["feature_names", "feature_units", "feature_vectors"]
 
@@ -53,6 +53,19 @@ def feature_units(names):
     return tuple(units.get(name, "") for name in names)
 
 
+_FIRST, _SECOND = ([list(BANDS).index(pair[k]) for pair in RATIOS] for k in (0, 1))
+
+
+@cache
+@torch.inference_mode(False)
+def _in_bands():
+    """Which channels make up each band, shape (20, 3)."""
+    member = torch.zeros(N_CHANNELS, len(BANDS))
+    for k, band in enumerate(BANDS.values()):
+        member[band, k] = 1
+    return member
+
+
 @cache
 def _area_ratios(instrument):
     """Logarithms of soft over medium and hard over medium effective area.
@@ -90,11 +103,12 @@ def feature_vectors(inferred):
     energy = torch.exp(shape.log_energy)
     coarse_share = (weight * rate).reshape(len(n), energy.shape[1], -1).sum(dim=2)
     spectrum = (coarse_share[:, None, :] @ energy)[:, 0]
-    decoded = {name: spectrum[:, band].sum(dim=1) for name, band in BANDS.items()}
     per_channel = batch.colours.sum(dim=1)
     expected = n[:, None] * batch.background_fraction[:, None] * batch.background
     net = (per_channel - expected).clamp(min=0)
-    counted = {name: net[:, band].sum(dim=1) + 0.5 for name, band in BANDS.items()}
+    bands = torch.stack([spectrum, net], dim=1) @ _in_bands()
+    bands[:, 1] += 0.5
+    ratios = _contrast(bands[:, :, _FIRST], bands[:, :, _SECOND]).flatten(1)
 
     rate = rate.clamp(max=1e4)
     deviation = rate - 1
@@ -122,23 +136,23 @@ def feature_vectors(inferred):
     for scale in SCALES:
         seen = batch.per_bin.reshape(len(n), scale, -1).sum(dim=2)
         mean = predicted.reshape(len(n), scale, -1).sum(dim=2)
-        chance = ((seen - mean) ** 2 - mean).sum(dim=1) / (mean**2).sum(dim=1).clamp(min=1e-6)
-        excess.append(torch.asinh(chance * 3))
+        excess.append(((seen - mean) ** 2 - mean).sum(dim=1)
+                      / (mean**2).sum(dim=1).clamp(min=1e-6) * 3)
     drift = torch.cumsum(batch.per_bin - predicted, dim=1) / torch.sqrt(n + 1)[:, None]
     kuiper = drift.max(dim=1).values - drift.min(dim=1).values
 
     scalars = [
         log_counts, batch.log_duration, torch.log10(batch.exposure),
         log_counts - torch.log10(batch.exposure), batch.background_fraction]
-    ratios = [_contrast(kind[a], kind[b]) for kind in (decoded, counted) for a, b in RATIOS]
     statistics = [
         torch.log10(torch.sqrt(variance) + 0.01),
         torch.log10((rate - unseen).max(dim=1).values.clamp(min=1e-3)),
         torch.log10((rate + unseen).min(dim=1).values.clamp(min=1e-3)),
         torch.asinh(skewness), torch.log10(roughness + 1e-4),
         (weight * (rate > 2)).sum(dim=1), torch.sqrt(hardness_variance), correlation]
-    last = [torch.log10(strongest + 1.0), strongest_share, *excess, torch.asinh(kuiper)]
+    last = [torch.log10(strongest + 1.0), strongest_share]
+    tests = torch.asinh(torch.stack([*excess, kuiper], dim=1))
     return torch.cat([
         torch.stack(scalars, dim=1), area, latent, torch.log(spectrum + 1e-6),
-        torch.stack(ratios + statistics, dim=1), torch.log10(in_groups + 1e-7),
-        torch.stack(last, dim=1)], dim=1).numpy().astype(np.float32)
+        ratios, torch.stack(statistics, dim=1), torch.log10(in_groups + 1e-7),
+        torch.stack(last, dim=1), tests], dim=1).numpy()
