@@ -13,7 +13,10 @@ from safetensors.numpy import save as _serialise
 
 from .errors import ModelFileError
 
-__all__ = ["atomic_directory", "atomic_file", "read_tensors", "write_tensors"]
+__all__ = ["BUNDLED", "atomic_directory", "atomic_file", "read_tensors", "write_tensors"]
+
+#: The models and the reference catalogue that come with the package.
+BUNDLED = Path(__file__).parent / "data"
 
 
 def _default_mode():

@@ -13,7 +13,6 @@ import textwrap
 import time
 import warnings
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 
 from astropy import units as u
@@ -24,7 +23,7 @@ from tqdm.auto import tqdm
 import stingray_align as sa
 
 from . import _benchmarks as benchmarks
-from ._files import atomic_file
+from ._files import BUNDLED, atomic_file
 from .errors import DomainShiftWarning, EventDataWarning
 
 __all__ = ["main"]
@@ -237,9 +236,8 @@ def _info(args):
         except PackageNotFoundError:
             print(f"{name:22} not installed")
     print(f"{'Python':22} {sys.version.split()[0]}")
-    data = files("stingray_align") / "data"
-    for path in sorted(path for path in data.rglob("*") if path.is_file()):
-        print(f"\n{path.relative_to(data)} ({path.stat().st_size / 1e6:.1f} MB)")
+    for path in sorted(path for path in BUNDLED.rglob("*") if path.is_file()):
+        print(f"\n{path.relative_to(BUNDLED)} ({path.stat().st_size / 1e6:.1f} MB)")
         if path.suffix == ".safetensors":
             _print_header(path)
 
@@ -294,7 +292,7 @@ def _language_model(args):
 
 def _model_identity(args):
     """What the rows of a table state about the model that made them."""
-    path = args.model or files("stingray_align") / "data" / "autodecoder.safetensors"
+    path = args.model or BUNDLED / "autodecoder.safetensors"
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 

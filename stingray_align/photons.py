@@ -190,6 +190,32 @@ class Photons:
         """The same photons with some arrays exchanged."""
         return Photons(**({f.name: getattr(self, f.name) for f in fields(self)} | changes))
 
+    def rebinned(self, n_bins):
+        """Light curves on a coarser grid.
+
+        Parameters
+        ----------
+        n_bins : int
+            A divisor of 512.
+
+        Returns
+        -------
+        counts : ndarray of int, shape (n, n_bins)
+        exposed : ndarray of float64, shape (n, n_bins)
+            Exposed fraction of each bin.
+
+        Raises
+        ------
+        ValueError
+            If 512 bins cannot be shared out evenly.
+        """
+        if n_bins < 1 or N_TIME_BINS % n_bins:
+            raise ValueError(f"n_bins must divide {N_TIME_BINS}, which {n_bins} does not")
+        cell = self.source_index * n_bins + self.time_bin // (N_TIME_BINS // n_bins)
+        counts = np.bincount(cell, minlength=len(self) * n_bins)
+        exposed = self.exposed.reshape(len(self), n_bins, -1).mean(axis=2, dtype=float)
+        return counts.reshape(len(self), n_bins), exposed
+
     def counts(self):
         """Photons per time bin and channel.
 

@@ -10,7 +10,8 @@ from astropy.table import QTable, vstack
 from scipy import stats
 from stingray_align.alignment import AlignedCatalog, Aligner, Interpretation
 from stingray_align.alignment._facts import measure
-from stingray_align.alignment._figure import BROAD_CLASSES, _runs
+from stingray_align.alignment._figure import BROAD_CLASSES
+from stingray_align.autodecoder.plotting import _runs
 from stingray_align.alignment.interpretation import _weighted_quantiles
 from stingray_align.errors import DomainShiftWarning, ModelFileError
 from stingray_align.photons import BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, Photons

@@ -89,6 +89,19 @@ def test_counts_hold_every_photon_once():
     assert_array_equal(counts[1].sum(axis=1), in_bins)
 
 
+def test_coarser_light_curves_keep_photons_and_exposure():
+    rng = np.random.default_rng(4)
+    sets = Photons.from_events([events(np.sort(rng.uniform(0, 40, 200)), gti=[[0, 40], [70, 100]]),
+                                events([])])
+    counts, exposed = sets.rebinned(8)
+    assert_array_equal(counts.sum(axis=1), sets.n_photons)
+    assert_array_equal(counts[0], np.histogram(sets[0].phase, np.linspace(0, 1, 9))[0])
+    assert_allclose(exposed.mean(axis=1) * sets.duration, sets.exposure)
+    assert exposed[0, 4] < 1e-6 < exposed[0, 7]
+    with pytest.raises(ValueError, match="divide 512"):
+        sets.rebinned(7)
+
+
 def test_thinning_splits_without_loss_and_in_proportion():
     one = events(np.linspace(0.1, 99.9, 20_000), background_soft=1.0, background_medium=0,
                  background_hard=0, background_top=0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..photons import BAND_OF_CHANNEL, N_TIME_BINS
+from ..photons import BAND_OF_CHANNEL
 
 __all__ = ["Measured", "measure"]
 
@@ -94,20 +94,13 @@ def measure(photons):
     )
 
 
-def binned_counts(photons, n_bins):
-    """Counts and exposed fraction of ``n_bins`` (a divisor of 512) equal bins of one source."""
-    width = N_TIME_BINS // n_bins
-    counts = np.bincount(photons.time_bin // width, minlength=n_bins)
-    return counts, photons.exposed[0].reshape(n_bins, width).mean(axis=1, dtype=float)
-
-
 def _variability(photons, counts):
     nothing = (math.nan, math.nan, 0, math.nan)
     if counts < FEWEST_FOR_VARIABILITY:
         return nothing
     # A bin of five photons is enough, since the noise is taken from the mean and not from the bin.
     wanted = int(np.clip(2 ** int(math.log2(counts / 5)), 8, 64))
-    in_bin, exposed = binned_counts(photons, wanted)
+    in_bin, exposed = (x[0] for x in photons.rebinned(wanted))
     good = exposed > 0.5
     n_bins, total = int(good.sum()), int(in_bin[good].sum())
     if n_bins < 4 or total < FEWEST_FOR_VARIABILITY:

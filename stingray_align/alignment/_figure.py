@@ -3,7 +3,6 @@
 import numpy as np
 
 from ..photons import CHANNEL_EDGES, N_CHANNELS
-from ._facts import binned_counts
 
 __all__ = ["BROAD_CLASSES", "draw"]
 
@@ -25,7 +24,7 @@ BROAD_CLASSES = {
         "thermally emitting neutron star", "magnetar with bursts", "gamma-ray pulsar")),
     "extended, background, other": ("#999999", "X", ()),
 }
-_DATA, _MODEL, _GAP = "black", "#0072B2", "0.92"
+_DATA, _MODEL = "black", "#0072B2"
 _FONT = {"font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 8.5}
 
 
@@ -33,11 +32,13 @@ def draw(reading, embedding, catalogue, vectors):
     """Light curve, spectrum and map; returns a matplotlib Figure."""
     from matplotlib import pyplot as plt
 
+    from ..autodecoder.plotting import plot_rate
+
     with plt.rc_context(_FONT):
         figure = plt.figure(figsize=(8.3, 9.0), layout="constrained")
         axes = figure.subplot_mosaic([["curve", "curve"], ["spectrum", "map"]],
                                      height_ratios=(1, 1.35))
-        _light_curve(axes["curve"], embedding)
+        plot_rate(embedding, axes["curve"]).set_title("Light curve")
         _spectrum(axes["spectrum"], embedding)
         _map(axes["map"], catalogue, vectors)
         title = f"{reading.name}: {reading.measured.counts} photons"
@@ -46,40 +47,6 @@ def draw(reading, embedding, catalogue, vectors):
             title += f"\nmost like: {best['class']} (probability {best['probability']:.2f})"
         figure.suptitle(title, fontsize=13)
     return figure
-
-
-def _light_curve(ax, embedding):
-    photons = embedding.photons
-    start, duration = float(photons.start[0]), float(photons.duration[0])
-    n = int(photons.n_photons[0])
-    n_bins = int(np.clip(2 ** int(np.log2(max(n, 1) / 8 + 1)), 8, 64))
-    counts, exposed = binned_counts(photons, n_bins)
-    scale, unit = (1000.0, "ks") if duration >= 3000 else (1.0, "s")
-    good = exposed > 0.05
-    seconds = exposed[good] * duration / n_bins
-    centre = (np.flatnonzero(good) + 0.5) / n_bins * duration / scale
-    low, high = _poisson_errors(counts[good])
-    ax.errorbar(centre, counts[good] / seconds, yerr=(low / seconds, high / seconds), fmt="o",
-                color=_DATA, ms=3, lw=1, zorder=3, label="photons, binned")
-    grid = start + (np.arange(512) + 0.5) / 512 * duration
-    rate = np.asarray(embedding.rate(grid).to_value("1/s"))
-    lower, upper = (np.asarray(x.to_value("1/s"))
-                    for x in embedding.rate_interval(grid, level=0.68))
-    shown = (grid - start) / scale
-    open_ = photons.exposed[0] > 0.05
-    for part in _runs(open_):
-        label = part.start == np.flatnonzero(open_)[0]
-        ax.fill_between(shown[part], lower[part], upper[part], color=_MODEL, alpha=0.25, lw=0,
-                        label="68 % band" if label else None)
-        ax.plot(shown[part], rate[part], color=_MODEL, lw=1.5,
-                label="decoded rate" if label else None)
-    for i, part in enumerate(_runs(photons.exposed[0] <= 0)):
-        ax.axvspan(part.start / 512 * duration / scale, part.stop / 512 * duration / scale,
-                   color=_GAP, lw=0, zorder=0, label="not exposed" if i == 0 else None)
-    ax.set(xlabel=f"time since start of window ({unit})", ylabel="rate (ct/s, 0.5-8 keV)",
-           xlim=(0, duration / scale), title="Light curve")
-    ax.set_ylim(bottom=0)
-    ax.legend(loc="best", frameon=False, ncols=2)
 
 
 def _spectrum(ax, embedding):
@@ -144,9 +111,3 @@ def _poisson_errors(counts):
 
     low, high = poisson_conf_interval(counts, interval="frequentist-confidence")
     return counts - low, high - counts
-
-
-def _runs(mask):
-    """Slices of the stretches where ``mask`` is true."""
-    steps = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
-    return [slice(a, b) for a, b in zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1))]

@@ -14,10 +14,9 @@ from sklearn.base import BaseEstimator
 from torch import nn
 from torch.nn import functional
 
-from .._files import read_tensors, write_tensors
+from .._files import BUNDLED, read_tensors, write_tensors
 from ..errors import MissingModelError, ModelFileError
 from ..text.slots import N_SLOTS, slot_names
-from ._paths import CATALOGUE
 from .losses import GroupedInfoNCE
 
 __all__ = ["Aligner"]
@@ -495,7 +494,7 @@ class Aligner(BaseEstimator):
         MissingModelError
             If the package was installed without its data.
         """
-        path = CATALOGUE / "aligner.safetensors"
+        path = BUNDLED / "catalogue" / "aligner.safetensors"
         if not path.is_file():
             raise MissingModelError(
                 f"the bundled aligner is missing ({path.name}); install the package again or make "

@@ -13,11 +13,10 @@ import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 
-from .._files import atomic_directory, read_tensors, write_tensors
+from .._files import BUNDLED, atomic_directory, read_tensors, write_tensors
 from ..errors import MissingModelError, ModelFileError
 from ..photons import Photons
 from ..text.summary import Summary
-from ._paths import CATALOGUE
 from ._search import top_k
 from .aligner import Aligner
 
@@ -590,12 +589,13 @@ class AlignedCatalog:
         MissingModelError
             If the package was installed without its data.
         """
-        if not CATALOGUE.is_dir():
+        path = BUNDLED / "catalogue"
+        if not path.is_dir():
             raise MissingModelError(
                 "the bundled catalogue is missing; install the package again or make it with "
                 "`stingray-align align`"
             )
-        return cls.load(CATALOGUE, model=model, encoder=encoder)
+        return cls.load(path, model=model, encoder=encoder)
 
 
 def _check_encoder(encoder, aligner):

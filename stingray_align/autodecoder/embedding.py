@@ -12,12 +12,11 @@ from tqdm import tqdm
 
 from ..errors import DomainShiftWarning, EventDataError
 from ..photons import CHANNEL_EDGES, N_TIME_BINS, Photons, exposure_in_bins, reduce_events
-from .model import PoissonAutodecoder, cell_rates, one_thread
+from .model import CHUNK, PoissonAutodecoder, cell_rates, one_thread
 from .readouts import feature_names, feature_units, feature_vectors
 
 __all__ = ["Embedding", "draw_vectors", "embed", "embed_vectors"]
 
-CHUNK = 256
 #: Lengths of the window that the training population covers, in s.
 TRAINED_DURATIONS = (100.0, 500e3)
 
@@ -497,7 +496,7 @@ class Embedding:
         ax : matplotlib.axes.Axes, optional
             The current axes by default.
         n_bins : int, optional
-            Bins of the data; about twenty photons per bin by default.
+            Bins of the data, a divisor of 512; about eight photons per bin by default.
 
         Returns
         -------

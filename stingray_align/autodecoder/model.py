@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import cache
-from importlib.resources import as_file, files
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from .._files import read_tensors, write_tensors
+from .._files import BUNDLED, read_tensors, write_tensors
 from ..errors import ModelFileError
 from ..photons import N_TIME_BINS, Photons
 from .batch import COLOUR_BIN, Batch, make_batch
 from .decoder import Decoder, Shape
 from .inference import Inference, smoothed
 
-__all__ = ["Inferred", "PoissonAutodecoder", "cell_rates", "one_thread"]
+__all__ = ["CHUNK", "Inferred", "PoissonAutodecoder", "cell_rates", "one_thread"]
 
 #: Raised whenever the networks or their inputs change meaning.
 VERSION = 1
+
+#: Sources worked on at once: the weights are read once for all, and the rest fits into the cache.
+CHUNK = 256
 
 BANDS = ((0, 6), (6, 10), (10, 19))  # channels of 0.5-1.2, 1.2-2 and 2-7 keV
 
@@ -250,14 +252,12 @@ class PoissonAutodecoder:
         self._require_fitted()
         return self.networks_["decoder"](torch.as_tensor(latent, dtype=torch.float32))
 
-    def band_rates(self, photons, *, chunk=256):
+    def band_rates(self, photons):
         """Expected photon rate of each source in the three CSC bands.
 
         Parameters
         ----------
         photons : Photons
-        chunk : int
-            Sources worked on at once.
 
         Returns
         -------
@@ -267,22 +267,22 @@ class PoissonAutodecoder:
         """
         rates = np.empty((len(photons), N_TIME_BINS, len(BANDS)), dtype=np.float32)
         with one_thread():
-            for first in range(0, len(photons), chunk):
-                part = photons[first:first + chunk]
+            for first in range(0, len(photons), CHUNK):
+                part = photons[first:first + CHUNK]
                 inferred = self.infer(part)
                 cells = cell_rates(inferred)
                 for k, (low, high) in enumerate(BANDS):
-                    rates[first:first + chunk, :, k] = cells[:, :, low:high].sum(dim=2)
+                    rates[first:first + CHUNK, :, k] = cells[:, :, low:high].sum(dim=2)
         return rates
 
 
 @cache
 def _bundled(name):
-    with as_file(files("stingray_align") / "data" / f"{name}.safetensors") as path:
-        if not path.is_file():
-            raise ModelFileError(f"no bundled model is called {name!r}; give the path of your own "
-                                 "to PoissonAutodecoder.load()")
-        return PoissonAutodecoder.load(path)
+    path = BUNDLED / f"{name}.safetensors"
+    if not path.is_file():
+        raise ModelFileError(f"no bundled model is called {name!r}; give the path of your own to "
+                             "PoissonAutodecoder.load()")
+    return PoissonAutodecoder.load(path)
 
 
 @torch.inference_mode()

@@ -4,45 +4,54 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..photons import exposure_in_bins
+from ..photons import N_TIME_BINS
 
 __all__ = ["plot_rate"]
+
+_DATA, _MODEL, _GAP = "black", "#0072B2", "0.92"
 
 
 def plot_rate(embedding, ax=None, n_bins=None):
     """Draw data and decoded rate of one embedding; see `Embedding.plot`."""
-    import matplotlib.pyplot as plt
     from astropy.stats import poisson_conf_interval
+    from matplotlib import pyplot as plt
 
     ax = plt.gca() if ax is None else ax
     photons = embedding.photons
+    start, duration = float(photons.start[0]), float(photons.duration[0])
+    scale, unit = (1000.0, "ks") if duration >= 3000 else (1.0, "s")
     if n_bins is None:
-        n_bins = int(np.clip(embedding.n_photons / 20, 8, 128))
-    edges = np.linspace(embedding.start, embedding.stop, n_bins + 1)
-    time = photons.phase.astype(float) * photons.duration[0]
-    counts = np.histogram(time, edges - embedding.start)[0]
-    exposure = exposure_in_bins(embedding.gti, edges)
-    # A sliver of exposure gives a huge, meaningless rate: leave such bins out.
-    seen = exposure > 0.1 * np.diff(edges)
-    low, high = poisson_conf_interval(counts[seen], interval="frequentist-confidence")
+        n_bins = int(np.clip(2 ** int(np.log2(photons.n_photons[0] / 8 + 1)), 8, 64))
 
-    unit = 1e3 if photons.duration[0] > 2e3 else 1.0
-    middle = ((edges[1:] + edges[:-1]) / 2 - embedding.start)[seen] / unit
-    rate = counts[seen] / exposure[seen]
-    ax.errorbar(middle, rate, yerr=np.abs([rate - low / exposure[seen],
-                                           high / exposure[seen] - rate]),
-                fmt="o", ms=3, lw=0.8, color="0.35", label="data", zorder=2)
+    counts, exposed = (x[0] for x in photons.rebinned(n_bins))
+    good = exposed > 0.05  # a sliver of exposure gives a huge, meaningless rate
+    seconds = exposed[good] * duration / n_bins
+    centre = (np.flatnonzero(good) + 0.5) / n_bins * duration / scale
+    low, high = poisson_conf_interval(counts[good], interval="frequentist-confidence")
+    ax.errorbar(centre, counts[good] / seconds,
+                yerr=((counts[good] - low) / seconds, (high - counts[good]) / seconds), fmt="o",
+                color=_DATA, ms=3, lw=1, zorder=3, label="photons, binned")
 
-    times = np.linspace(embedding.start, embedding.stop, 1024)
-    low, high = embedding.rate_interval(times)
-    x = (times - embedding.start) / unit
-    ax.fill_between(x, low.value, high.value, color="C0", alpha=0.3, lw=0, label="68 % interval")
-    ax.plot(x, embedding.rate(times).value, color="C0", label="decoded rate", zorder=3)
-    for stop, start in zip(embedding.gti[:-1, 1], embedding.gti[1:, 0]):
-        ax.axvspan((stop - embedding.start) / unit, (start - embedding.start) / unit,
-                   color="0.9", lw=0, zorder=0)
-    ax.set(xlabel=f"time since {embedding.start:.10g} s ({'ks' if unit > 1 else 's'})",
-           ylabel="0.5-8 keV rate (ct/s)", xlim=(0, (embedding.stop - embedding.start) / unit),
-           ylim=(0, None))
-    ax.legend(frameon=False, fontsize="small")
+    grid = start + (np.arange(N_TIME_BINS) + 0.5) / N_TIME_BINS * duration
+    rate = embedding.rate(grid).to_value("1/s")
+    lower, upper = (x.to_value("1/s") for x in embedding.rate_interval(grid, level=0.68))
+    shown = (grid - start) / scale
+    for i, part in enumerate(_runs(photons.exposed[0] > 0.05)):
+        ax.fill_between(shown[part], lower[part], upper[part], color=_MODEL, alpha=0.25, lw=0,
+                        label="68 % band" if i == 0 else None)
+        ax.plot(shown[part], rate[part], color=_MODEL, lw=1.5,
+                label="decoded rate" if i == 0 else None)
+    for i, part in enumerate(_runs(photons.exposed[0] <= 0)):
+        borders = np.array([part.start, part.stop]) / N_TIME_BINS * duration / scale
+        ax.axvspan(*borders, color=_GAP, lw=0, zorder=0, label="not exposed" if i == 0 else None)
+    ax.set(xlabel=f"time ({unit}) since {start:.10g} s", ylabel="rate (ct/s, 0.5-8 keV)",
+           xlim=(0, duration / scale))
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="best", frameon=False, ncols=2)
     return ax
+
+
+def _runs(mask):
+    """Slices of the stretches where ``mask`` is true."""
+    steps = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
+    return [slice(a, b) for a, b in zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1))]
