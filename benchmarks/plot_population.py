@@ -1,8 +1,8 @@
-"""Draw random sources of the simulated population, and the population's distributions.
+"""Draw random sources of the simulated populations, and the population's distributions.
 
 Run ``python benchmarks/plot_population.py OUTPUT_FOLDER``; it writes ``sources.png`` (one source
-of each class: binned photons, true rate and spectrum) and ``distributions.png`` (counts, hardness,
-variability by class).
+of each class: binned photons, true rate and spectrum), ``distributions.png`` (counts, hardness,
+variability by class) and ``challenge.png`` (one source of each time shape of the challenge).
 """
 
 import argparse
@@ -10,9 +10,31 @@ from pathlib import Path
 
 import numpy as np
 
-from stingray_align.datasets import CLASSES, simulate_population
+from stingray_align.datasets import CLASSES, simulate_challenge, simulate_population
 from stingray_align.instruments import INSTRUMENTS, effective_area
 from stingray_align.photons import CHANNEL_EDGES
+
+
+def draw_light_curve(axis, sources, i, *, n_bins=128):
+    """Binned photons of 0.5-7 keV and the true rate of one source."""
+    photons = sources.photons[i]
+    duration, start = photons.duration[0], photons.start[0]
+    time = (np.arange(4096) + 0.5) / 4096 * duration
+    rate = sources.true_rate(i, start + time).sum(axis=1)
+    edges = np.linspace(0, 1, n_bins + 1)
+    counts = np.histogram(photons.phase[photons.channel < 19], edges)[0]
+    exposure = photons.rebinned(n_bins)[1][0] * duration / n_bins
+    # A sliver of exposure measures no rate.
+    exposure[exposure < 0.1 * duration / n_bins] = np.nan
+    binned = counts / exposure
+    error = np.sqrt(np.maximum(counts, 1)) / exposure
+    centre = 0.5 * (edges[1:] + edges[:-1]) * duration / 1e3
+    axis.errorbar(centre, binned, error, fmt=".", color="0.55", ms=3, lw=0.7, label="photons")
+    axis.plot(time / 1e3, rate, "C0", lw=0.9, label="true rate")
+    axis.set_ylim(0, 1.15 * max(np.nanmax(binned), np.percentile(rate, 99.5)))
+    axis.set_xlim(0, duration / 1e3)
+    axis.set_xlabel("time (ks)")
+    axis.set_ylabel("rate (ct/s)")
 
 
 def plot_sources(path, seed):
@@ -24,25 +46,11 @@ def plot_sources(path, seed):
         population = simulate_population(1, seed + number, counts=(300, 3000), classes=name)
         row, photons = population.truth[0], population.photons
         light, spectrum = axes.flat[2 * number], axes.flat[2 * number + 1]
-        duration, start = photons.duration[0], photons.start[0]
-        time = (np.arange(4096) + 0.5) / 4096 * duration
-        rate = population.true_rate(0, start + time).sum(axis=1)
-        edges = np.linspace(0, 1, 129)
-        counts = np.histogram(photons.phase[photons.channel < 19], edges)[0]
-        exposure = photons.exposed[0].reshape(128, 4).mean(axis=1) * duration / 128
-        with np.errstate(divide="ignore", invalid="ignore"):
-            binned = counts / exposure
-            error = np.sqrt(np.maximum(counts, 1)) / exposure
-        centre = 0.5 * (edges[1:] + edges[:-1]) * duration / 1e3
-        light.errorbar(centre, binned, error, fmt=".", color="0.6", ms=3, lw=0.7)
-        light.plot(time / 1e3, rate, "C3", lw=0.8)
-        light.set_ylim(0, 1.15 * max(np.nanmax(np.where(exposure > 0, binned, 0)),
-                                     np.percentile(rate, 99.5)))
+        draw_light_curve(light, population, 0)
         title = f"{name} · {row['time_shape']} · {row['instrument']} · {row['counts'].value:.0f} ct"
         if np.isfinite(row["period"]):
             title += f" · P = {row['period'].value:.3g} s"
         light.set_title(title, fontsize=9)
-        light.set_xlabel("time (ks)")
         per_kev = np.bincount(photons.channel, minlength=20) / np.diff(CHANNEL_EDGES)
         spectrum.stairs(per_kev, CHANNEL_EDGES, color="C0")
         area = effective_area(row["instrument"], np.sqrt(CHANNEL_EDGES[1:] * CHANNEL_EDGES[:-1]))
@@ -55,6 +63,28 @@ def plot_sources(path, seed):
                            f"N$_H$ {row['n_h'].value:.2g}", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=55)
+
+
+def plot_challenge(path, seed):
+    """For each time shape of the challenge, a bright source that varies as much as half of them."""
+    import matplotlib.pyplot as plt
+
+    challenge = simulate_challenge(200, seed, counts=(600, 3000))
+    truth = challenge.truth
+    shapes = np.asarray(truth["time_shape"])
+    figure, axes = plt.subplots(5, 2, figsize=(7.1, 9.2))
+    for axis, shape in zip(axes.flat, np.unique(shapes)):
+        # Flares of the background hide what the other shapes are.
+        plain = (truth["background"] != "flaring") | (shape == "flaring background")
+        rows = np.flatnonzero((shapes == shape) & plain)
+        i = rows[np.argsort(truth["fractional_variability"][rows])[len(rows) // 2]]
+        draw_light_curve(axis, challenge, i)
+        row = truth[i]
+        axis.set_title(f"{shape} · gaps: {row['gaps']} · {row['instrument']}", fontsize=8)
+    axes[0, 0].legend(fontsize=8)
+    figure.suptitle("Simulated sources of the challenge, 0.5-7 keV", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 def plot_distributions(path, seed, size):
@@ -102,6 +132,7 @@ def main():
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     plot_sources(options.folder / "sources.png", options.seed)
+    plot_challenge(options.folder / "challenge.png", options.seed)
     plot_distributions(options.folder / "distributions.png", options.seed, options.size)
 
 

@@ -1,12 +1,13 @@
 """Run every benchmark and write what it prints to docs/results, which the results page shows.
 
-Takes about a quarter of an hour on one core::
+Takes about an hour on one core, most of it for the rivals::
 
-    python benchmarks/results_page.py [EVENT_FILE ...]
+    python benchmarks/results_page.py [--only NAME] [EVENT_FILE ...]
 
-With event files, each of one source, the table of real observations is made too.
+With event files, the tables of real observations are made too. Figures go to docs/results as well.
 """
 
+import argparse
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
@@ -18,13 +19,26 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 COMMANDS = {
     "reconstruction-bright": ["reconstruction"],
     "reconstruction-csc": ["reconstruction", "--counts", "csc"],
-    "calibration": ["calibration"],
+    "challenge-bright": ["reconstruction", "--challenge", "--sources", "1000"],
+    "challenge-csc": ["reconstruction", "--challenge", "--counts", "csc", "--sources", "1000"],
+    "calibration": ["calibration", "-o", str(RESULTS / "calibration")],
     "retrieval": ["retrieval"],
     "classification": ["classification"],
-    "regression": ["regression"],
+    "regression": ["regression", "--sources", "1000"],
+    "regression-bright": ["regression", "--counts", "bright", "--sources", "1000"],
+    "time-shape": ["time-shape"],
     "novelty": ["novelty"],
+    "instruments": ["instruments"],
     "cost": ["cost"],
 }
+
+
+def commands(files):
+    """Name of the text file to the arguments of ``stingray-align benchmark``."""
+    if not files:
+        return COMMANDS
+    return COMMANDS | {"calibration": [*COMMANDS["calibration"], "--files", *files],
+                       "thinning": ["thinning", *files], "real": ["real", *files]}
 
 
 def run(name, arguments):
@@ -34,13 +48,19 @@ def run(name, arguments):
         status = main(["benchmark", *arguments])
     if status:
         sys.exit(f"benchmark {name} failed")
-    lines = [line.rstrip() for line in printed.getvalue().strip().splitlines()]
+    # The paths of written files depend on where this runs.
+    lines = [line.rstrip() for line in printed.getvalue().strip().splitlines()
+             if not line.startswith("Tables and figures: ")]
     (RESULTS / f"{name}.txt").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("files", nargs="*", metavar="EVENT_FILE")
+    parser.add_argument("--only", action="append", metavar="NAME",
+                        help="one of the text files; may be given several times")
+    options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    for name, arguments in COMMANDS.items():
-        run(name, arguments)
-    if sys.argv[1:]:
-        run("real", ["real", *sys.argv[1:]])
+    for name, arguments in commands(options.files).items():
+        if not options.only or name in options.only:
+            run(name, arguments)

@@ -2,7 +2,8 @@
 
 Everything is measured on sources simulated here, from a seed that neither the autodecoder nor the
 aligner has seen, with the functions of `stingray_align.evaluate`. Each function returns results by
-name; the first is the one to quote.
+name; the first is the one to quote. `real` and `thinning` measure what can be measured without a
+truth, on event files.
 """
 
 import re
@@ -16,8 +17,10 @@ from tqdm.auto import tqdm
 import stingray_align as sa
 
 from .errors import DomainShiftWarning, EventDataWarning
+from .photons import Photons
 
-__all__ = ["ON_SIMULATED", "real"]
+__all__ = ["FIGURES", "ON_SIMULATED", "Options", "RealSources", "real", "thinning",
+           "thinning_figures"]
 
 _TARGETS = {  # of the truth table, and whether the logarithm is meant
     "hardness": False, "photon_index": False, "n_h": True, "kT": True, "flux": True,
@@ -25,24 +28,39 @@ _TARGETS = {  # of the truth table, and whether the logarithm is meant
 }
 
 
-#: What a catalogue has of every source: brightness, hardness ratios, excess variance.
-_CATALOGUE_FEATURES = ("log_", "counts_hardness", "excess_variance")
-
-
 def reconstruction(model, catalogue, options):
     """Fraction of the oracle gain, beside the rivals."""
-    population = options.population("bright")
-    return {"reconstruction": sa.evaluate.reconstruction(model, population)}
+    models = {"autodecoder": model, "first pass": model.first_pass_rates}
+    return {"reconstruction": sa.evaluate.reconstruction(
+        models, options.population("bright"), rivals=options.rivals)}
 
 
 def calibration(model, catalogue, options):
-    """Coverage of the intervals of mean rate, rate at random times, hardness."""
-    return sa.evaluate.autodecoder_calibration(options.population("csc"), model)
+    """Coverage and sharpness of the posteriors of mean rate, rate, hardness, variability."""
+    population = options.population("csc")
+    results = dict(sa.evaluate.autodecoder_calibration(population, model))
+    results["double thinning, simulated"] = sa.evaluate.double_thinning(
+        {"autodecoder": model}, population.photons, n_splits=2, n_draws=60)
+    if options.real is not None:
+        results["double thinning, real"] = sa.evaluate.double_thinning(
+            {"autodecoder": model, "Cox process": _drawn_by_cox}, options.real.photons, n_groups=3)
+    return results
+
+
+def _drawn_by_cox(photons, n_draws, seed):
+    drawn = sa.evaluate.rivals.log_gaussian_cox.drawn_band_rates(photons, n_draws, seed)
+    return np.stack([np.asarray(draws).sum(axis=2) for draws in drawn])
+
+
+def _calibration_figures(results):
+    tested = {name: r for name, r in results.items() if hasattr(r, "coverage")}
+    return {"coverage": sa.evaluate.plot_coverage(tested),
+            "coverage-by-kind": sa.evaluate.plot_coverage(tested, by="label"),
+            "sharpness": sa.evaluate.plot_sharpness(tested)}
 
 
 def retrieval(model, catalogue, options):
     """Rank of the true partner: familiar and held-out wording, with and without slots."""
-    from .autodecoder.readouts import feature_names
     from .text import TextEncoder, text_vectors
 
     encoder, results = TextEncoder(), {}
@@ -60,10 +78,11 @@ def retrieval(model, catalogue, options):
     # As many sources as the bundled aligner learned from, if 2,000 are tested.
     train = sa.datasets.simulate_population(16 * len(test[0]), options.seed + 1, counts="training")
     train_events, train_texts = _event_vectors(train, model), text_vectors(train.summaries, encoder)
-    simple = [name.startswith(_CATALOGUE_FEATURES) for name in feature_names(model.n_latent)]
-    for kind, chosen in (("", slice(None)), (" on catalogue features", simple)):
+    sets = [_feature_sets(events, model) for events in (train_events, test[0])]
+    for chosen in ("embedding", "catalogue features"):
+        kind = "" if chosen == "embedding" else f" on {chosen}"
         baselines = sa.evaluate.retrieval_baselines(
-            train_events[:, chosen], train_texts, test[0][:, chosen], test[1], labels=test[2])
+            sets[0][chosen], train_texts, sets[1][chosen], test[1], labels=test[2])
         results |= {f"training wording, {name}{kind}": r for name, r in baselines.items()}
     return results
 
@@ -74,8 +93,9 @@ def regression(model, catalogue, options):
 
     population = options.population("csc")
     events = _event_vectors(population, model)
-    features = {"events": events, "text": text_vectors(population.summaries, TextEncoder()),
-                "shared": catalogue.aligner.transform_events(events)}
+    features = _feature_sets(events, model) | {
+        "text": text_vectors(population.summaries, TextEncoder()),
+        "shared": catalogue.aligner.transform_events(events)}
     targets = {}
     for name, logarithmic in _TARGETS.items():
         values = np.asarray(getattr(population.truth[name], "value", population.truth[name]))
@@ -83,7 +103,15 @@ def regression(model, catalogue, options):
             values = np.log10(values) if logarithmic else values
         targets[f"log {name}" if logarithmic else name] = np.where(np.isfinite(values), values,
                                                                    np.nan)
-    return {"regression": sa.evaluate.regression(features, targets)}
+    return {"regression": sa.evaluate.regression(features, targets, counts=_counts(population))}
+
+
+def time_shape(model, catalogue, options):
+    """What the light curve does, told from features of the events."""
+    population = options.population("bright", summaries=0)
+    features = _feature_sets(_event_vectors(population, model), model)
+    return {"time shape": sa.evaluate.time_shape(features, population.truth["time_shape"],
+                                                 _counts(population))}
 
 
 def classification(model, catalogue, options):
@@ -106,14 +134,33 @@ def novelty(model, catalogue, options):
     return {"novelty": sa.evaluate.novelty(vectors, population.truth["class"])}
 
 
+def instruments(model, catalogue, options):
+    """Read-outs of the same sources through several instruments, the reference twice."""
+    from .instruments import INSTRUMENTS
+
+    reference = "ACIS-S"
+    seen = sa.datasets.simulate_through(options.n_sources, options.seed, (reference, *INSTRUMENTS),
+                                        counts=options.counts or "bright")
+    training = sa.datasets.simulate_population(
+        4 * options.n_sources, options.seed + 1, counts="training", instruments=reference,
+        summaries=0)
+    return {"instruments": sa.evaluate.instruments(seen, model, training=training)}
+
+
 def cost(model, catalogue, options):
     """Milliseconds per source on one thread, and memory."""
     return {"cost": sa.evaluate.cost(model, n_sources=options.n_sources, seed=options.seed)}
 
 
 #: Name on the command line to function.
-ON_SIMULATED = {f.__name__: f for f in (reconstruction, calibration, retrieval, regression,
-                                        classification, novelty, cost)}
+ON_SIMULATED = {f.__name__.replace("_", "-"): f for f in (
+    reconstruction, calibration, retrieval, regression, time_shape, classification, novelty,
+    instruments, cost)}
+
+#: Benchmarks that can draw their results: name to function of the results.
+FIGURES = {"calibration": _calibration_figures}
+
+_FAST = ("Bayesian blocks", "cross-validated KDE")
 
 
 class Options:
@@ -124,14 +171,116 @@ class Options:
     n_sources, seed : int
     counts : str or None
         Distribution of photon counts; `None` leaves it to the benchmark.
+    challenge : bool
+        Whether to take the population that is unlike any of the training.
+    rivals : {"fast", "all"}
+        Which rivals to show.
+    real : RealSources or None
+        Event files for the parts of a benchmark that need no truth.
     """
 
-    def __init__(self, n_sources, seed, counts=None):
+    def __init__(self, n_sources, seed, counts=None, *, challenge=False, rivals="all", real=None):
         self.n_sources, self.seed, self.counts = n_sources, seed, counts
+        self.challenge, self.real = challenge, real
+        self.rivals = {name: rival for name, rival in sa.evaluate.rivals.RIVALS.items()
+                       if rivals == "all" or name in _FAST}
 
     def population(self, counts, **options):
-        return sa.datasets.simulate_population(self.n_sources, self.seed,
-                                               counts=self.counts or counts, **options)
+        simulate = (sa.datasets.simulate_challenge if self.challenge
+                    else sa.datasets.simulate_population)
+        return simulate(self.n_sources, self.seed, counts=self.counts or counts, **options)
+
+
+class RealSources:
+    """Event files that a thinning test can use.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    read : callable
+        Path to event list.
+
+    Attributes
+    ----------
+    photons : Photons
+    names, kinds : list of str
+        File name, and "one source" or "field".
+    bad : dict of str to str
+        Files that could not be used, and why. Lists of which only every k-th photon was kept are
+        among them: the halves of such a list are not independent.
+    """
+
+    def __init__(self, paths, read):
+        self.names, self.kinds, self.bad, parts = [], [], {}, []
+        for path in tqdm(paths, "files", unit="file", disable=None):
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    part = Photons.from_events(read(path))
+                if any("(THINNED)" in str(w.message) for w in caught):
+                    raise ValueError("thinned: only every k-th photon was kept")
+                if part.n_photons[0] < 10:
+                    raise ValueError(f"only {part.n_photons[0]} photons of 0.5-8 keV")
+            except (OSError, ValueError) as error:
+                self.bad[str(path)] = " ".join(str(error).split())
+                continue
+            parts.append(part)
+            self.names.append(path.name)
+            self.kinds.append("field" if _is_wide(path) else "one source")
+        self.photons = Photons.concatenate(parts) if parts else None
+
+
+def _is_wide(path):
+    """Whether a file has sky positions, and they spread further than those of a point source."""
+    from astropy.io import fits
+
+    from .regions import event_wcs
+
+    try:
+        with warnings.catch_warnings(), fits.open(path) as hdus:
+            warnings.simplefilter("ignore")  # said when the events were read
+            table = next(hdu for hdu in hdus[1:] if isinstance(hdu, fits.BinTableHDU)
+                         and "time" in [name.lower() for name in hdu.columns.names])
+            wcs, x, y = event_wcs(table.header, table.columns.names)
+            offsets = [np.asarray(table.data[name], dtype=float) for name in (x, y)]
+    except (OSError, ValueError, StopIteration):  # no FITS file, or without sky positions
+        return False
+    distance = np.hypot(*(o - np.median(o) for o in offsets)) * abs(wcs.wcs.cdelt[0]) * 3600
+    return bool(np.quantile(distance, 0.9) > _POINT_SOURCE)
+
+
+_POINT_SOURCE = 60  # arcsec; NuSTAR, the least sharp of the imagers, has 90 % within
+
+
+def thinning(model, real, options):
+    """Likelihood of the photons of real sources that the models did not see.
+
+    Parameters
+    ----------
+    model : PoissonAutodecoder
+    real : RealSources
+    options : Options
+
+    Returns
+    -------
+    dict of ThinningResult
+    """
+    return {"thinning": sa.evaluate.thinning(
+        {"autodecoder": model}, real.photons, rivals=options.rivals, names=real.names,
+        labels=real.kinds, seed=options.seed)}
+
+
+def thinning_figures(model, real):
+    """Yield a name and a figure for each source, with the rates of three methods."""
+    rivals = sa.evaluate.rivals
+    methods = {"autodecoder": model, "Bayesian blocks": rivals.bayesian_blocks,
+               "Cox process": rivals.log_gaussian_cox}
+    for i, (name, kind) in enumerate(zip(real.names, real.kinds, strict=True)):
+        own = real.photons[i]
+        rates = {label: method.band_rates(own)[0] for label, method in methods.items()}
+        title = f"{name}: {own.n_photons[0]} photons" + (", field of many sources"
+                                                         if kind == "field" else "")
+        yield name.split(".")[0], sa.evaluate.plot_fits(own, rates, title=title)
 
 
 def real(paths, read, catalogue):
@@ -202,6 +351,16 @@ def _real_row(path, read, catalogue):
                 "probability": float(reading.classes["probability"][0])}
     row["remarks"] = ["unlike the catalogue"] if reading.novelty < 0.01 else []
     return row
+
+
+def _counts(population):
+    return np.asarray(population.truth["counts"].value).astype(int)
+
+
+def _feature_sets(vectors, model):
+    from .autodecoder.readouts import feature_names
+
+    return sa.evaluate.feature_sets(vectors, feature_names(model.n_latent))
 
 
 def _event_vectors(population, model):

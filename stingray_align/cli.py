@@ -77,6 +77,9 @@ examples:
     "benchmark": """\
 examples:
   stingray-align benchmark reconstruction
+  stingray-align benchmark reconstruction --challenge --rivals fast
+  stingray-align benchmark calibration -o calibration --files sources/*.fits
+  stingray-align benchmark thinning sources/*.fits -o fits
   stingray-align benchmark retrieval --sources 2000
   stingray-align benchmark real sources/*.fits -o real.ecsv""",
 }
@@ -168,8 +171,7 @@ def _embed(args):
     finally:
         if new:
             table = _appended(table, new, args.output)
-    for name, reason in bad.items():
-        print(f"left out: {name}: {reason}", file=sys.stderr)
+    _print_left_out(bad)
     n_good = len(wanted) - len(bad)
     print(f"{n_good} of {len(wanted)} files in {args.output}"
           f" ({len(done & set(wanted))} from before)")
@@ -180,7 +182,8 @@ def _train(args):
     from .autodecoder import train
 
     train(args.output, n_sources=args.sources, seed=args.seed, n_steps=args.steps,
-          n_posterior_steps=args.posterior_steps)
+          n_refinement_steps=args.refinement_steps, n_posterior_steps=args.posterior_steps,
+          n_workers=args.workers, device=args.device)
     print(f"Model: {args.output}")
 
 
@@ -193,26 +196,62 @@ def _align(args):
 
 
 def _benchmark(args):
-    if args.output:
+    in_folder = args.what in ("thinning", *benchmarks.FIGURES)
+    if args.output and not in_folder:
         _table_format(args.output)
+    results = {}
     if args.what == "real":
         table, bad = benchmarks.real(args.files, lambda path: _read(path, args), _catalogue(args))
         table.pprint(max_lines=-1, max_width=-1)
-        for name, reason in bad.items():
-            print(f"left out: {name}: {reason}", file=sys.stderr)
+        _print_left_out(bad)
         if not len(table):
             return 1
     else:
-        options = benchmarks.Options(args.sources, args.seed, args.counts)
-        catalogue = _catalogue(args) if args.what in _NEED_CATALOGUE else None
-        results = benchmarks.ON_SIMULATED[args.what](_model(args), catalogue, options)
+        model, real = _model(args), None
+        if getattr(args, "files", None):
+            real = benchmarks.RealSources(args.files, lambda path: _read(path, args))
+            _print_left_out(real.bad)
+            if not real.names:
+                return 1
+        options = benchmarks.Options(
+            args.sources, args.seed, args.counts, challenge=args.challenge, rivals=args.rivals,
+            real=real)
+        if args.what == "thinning":
+            results = benchmarks.thinning(model, real, options)
+        else:
+            catalogue = _catalogue(args) if args.what in _NEED_CATALOGUE else None
+            results = benchmarks.ON_SIMULATED[args.what](model, catalogue, options)
         for name, result in results.items():
             print(f"\n{name}\n{'=' * len(name)}\n{result}")
-        table = _stacked(results)
-    if args.output:
+        table = None if in_folder else _stacked(results)
+    if args.output and in_folder:
+        figures = (benchmarks.thinning_figures(model, real) if args.what == "thinning"
+                   else benchmarks.FIGURES[args.what](results).items())
+        _write_results(results, figures, args.output)
+        print(f"Tables and figures: {args.output}")
+    elif args.output:
         _write_table(table, args.output)
         print(f"Table: {args.output}")
     return 0
+
+
+def _print_left_out(bad):
+    for name, reason in bad.items():
+        print(f"left out: {name}: {reason}", file=sys.stderr)
+
+
+def _write_results(results, figures, folder):
+    """One table for each result, and each figure for screen and for print."""
+    from matplotlib import pyplot as plt
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, result in results.items():
+        file_name = name.replace(",", "").replace(" ", "-")
+        _write_table(result.to_table(), folder / f"{file_name}.ecsv")
+    for name, figure in figures:
+        for kind in ("png", "pdf"):
+            _write_figure(figure, folder / f"{name}.{kind}")
+        plt.close(figure)
 
 
 def _stacked(results):
@@ -474,12 +513,17 @@ def _parser():
 
     sub = command("train", _train, "train a Poisson autodecoder on simulated sources")
     sub.add_argument("output", metavar="MODEL", type=Path)
-    sub.add_argument("--sources", type=_count, default=200_000,
-                     help="simulated sources (default 200000)")
+    sub.add_argument("--sources", type=_count, default=614_400,
+                     help="different simulated sources (default 614400)")
     sub.add_argument("--steps", type=_count, default=20_000,
-                     help="steps of the optimiser for the curve (default 20000)")
-    sub.add_argument("--posterior-steps", type=_count, default=3_000,
-                     help="steps for the posterior (default 3000)")
+                     help="steps of the optimiser for the first pass (default 20000)")
+    sub.add_argument("--refinement-steps", type=_count, default=11_000,
+                     help="steps for the refinement (default 11000)")
+    sub.add_argument("--posterior-steps", type=_count, default=1_500,
+                     help="steps for the intervals, and for the posterior (default 1500 each)")
+    sub.add_argument("--workers", type=int, default=1,
+                     help="processes that simulate ahead (default 1; 0: simulate in between)")
+    sub.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU if there is one")
     sub.add_argument("--seed", type=int, default=0)
 
     sub = command("align", _align, "train the alignment of photons and text on simulated pairs")
@@ -497,11 +541,28 @@ def _parser():
         kind = kinds.add_parser(name, help=_first_line(function), description=_first_line(function))
         kind.add_argument("--sources", type=_count, default=2000,
                           help="fresh simulated sources (default 2000)")
-        kind.add_argument("--seed", type=int, default=4321)
         kind.add_argument("--counts", choices=("csc", "bright"),
                           help="photon numbers: as in the Chandra Source Catalog, or log-uniform "
                                "from 20 to 3000 (default: the one that the figure is defined on)")
-        _add_benchmark(kind)
+        if name in ("reconstruction", "calibration"):
+            kind.add_argument("--challenge", action="store_true",
+                              help="sources unlike any of the training: other light curves, "
+                                   "spectra, backgrounds and gaps")
+        if name == "reconstruction":
+            _add_rivals(kind)
+        if name == "calibration":
+            kind.add_argument("--files", metavar="FILE", nargs="+", type=Path,
+                              help="event files of one source each, for the test by double "
+                                   "thinning; those marked THINNED are left out")
+            _add_format(kind)
+        _add_benchmark(kind, folder=name in benchmarks.FIGURES)
+    kind = kinds.add_parser("thinning", help=_first_line(benchmarks.thinning),
+                            description=_first_line(benchmarks.thinning)
+                            + " Files marked THINNED are left out; figures draw every fit.")
+    kind.add_argument("files", metavar="FILE", nargs="+", type=Path)
+    _add_rivals(kind)
+    _add_format(kind)
+    _add_benchmark(kind, folder=True)
     kind = kinds.add_parser("real", help="read, embed and interpret event files of one source each")
     kind.add_argument("files", metavar="FILE", nargs="+", type=Path)
     _add_format(kind)
@@ -535,13 +596,29 @@ def _add_model(sub):
                      help="a trained autodecoder (default: the bundled one)")
 
 
-def _add_benchmark(sub):
+def _add_benchmark(sub, *, folder=False):
     _add_catalogue(sub)
-    sub.add_argument("-o", "--output", metavar="TABLE", type=Path,
-                     help="also write the figures here (.ecsv, .fits, .csv, .rst)")
+    sub.add_argument("--seed", type=int, default=4321)
+    if folder:
+        sub.add_argument("-o", "--output", metavar="FOLDER", type=Path,
+                         help="also write tables and figures into this folder")
+    else:
+        sub.add_argument("-o", "--output", metavar="TABLE", type=Path,
+                         help="also write the figures here (.ecsv, .fits, .csv, .rst)")
+    sub.set_defaults(**{name: value for name, value in _BENCHMARK_DEFAULTS.items()
+                        if sub.get_default(name) is None})
     # Given before the kind or after it, the option is the same.
     sub.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS,
                      help=argparse.SUPPRESS)
+
+
+#: What a benchmark that does not offer the option works with.
+_BENCHMARK_DEFAULTS = {"sources": None, "counts": None, "challenge": False, "rivals": "all"}
+
+
+def _add_rivals(sub):
+    sub.add_argument("--rivals", choices=("fast", "all"), default="all",
+                     help="fast: Bayesian blocks and the kernel estimate only (default all)")
 
 
 def _first_line(function):

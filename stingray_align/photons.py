@@ -15,10 +15,13 @@ import numpy as np
 
 from .errors import EventDataError
 
-__all__ = ["N_TIME_BINS", "CHANNEL_EDGES", "N_CHANNELS", "BAND_EDGES", "BAND_OF_CHANNEL",
-           "Photons", "exposure_in_bins", "reduce_events", "spread_frames", "to_channels"]
+__all__ = ["N_TIME_BINS", "N_FINE_BINS", "CHANNEL_EDGES", "N_CHANNELS", "BAND_EDGES",
+           "BAND_OF_CHANNEL", "Photons", "exposure_in_bins", "reduce_events", "spread_frames",
+           "to_channels"]
 
 N_TIME_BINS = 512
+#: Cells of the finest grid on which rates are given, eight to a time bin.
+N_FINE_BINS = 4096
 
 #: Edges of the 20 energy channels in keV; 1.2, 2 and 7 keV are edges, so the CSC bands are exact.
 CHANNEL_EDGES = np.concatenate([
@@ -270,8 +273,8 @@ class Photons:
 def spread_frames(times, bin_length):
     """Move photons to random places inside the CCD frame they were read out with.
 
-    All photons of a frame carry one time. Where frames are not much shorter than the time bins,
-    that is a comb which no source made.
+    All photons of a frame carry one time. Where frames are not much shorter than the bins, that is
+    a comb which no source made.
 
     Parameters
     ----------
@@ -319,7 +322,8 @@ def reduce_events(events):
     time, energy, gti = prepare(events)
     start, stop = gti[0, 0], gti[-1, 1]
     duration = stop - start
-    time = np.clip(spread_frames(time, duration / N_TIME_BINS), start, stop)
+    # On the finest grid a comb of frames would pass for a pulsation.
+    time = np.clip(spread_frames(time, duration / N_FINE_BINS), start, stop)
     channel = to_channels(energy)
     in_band = channel >= 0
     phase = ((time[in_band] - start) / duration).astype(np.float32)

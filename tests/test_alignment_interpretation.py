@@ -11,7 +11,7 @@ from scipy import stats
 from stingray_align.alignment import AlignedCatalog, Aligner, Interpretation
 from stingray_align.alignment._facts import measure
 from stingray_align.alignment._figure import BROAD_CLASSES
-from stingray_align.autodecoder.plotting import _runs
+from stingray_align._plotting import _runs
 from stingray_align.alignment.interpretation import _weighted_quantiles
 from stingray_align.errors import DomainShiftWarning, ModelFileError
 from stingray_align.photons import BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, Photons
@@ -52,6 +52,8 @@ class FakeEmbedding:
 
     def __init__(self, vector, photons, spread=0.0):
         self.vector, self.photons, self.spread = np.asarray(vector, np.float32), photons, spread
+        self.name = "decoded rate"
+        self.bin_edges = photons.start[0] + np.linspace(0, photons.duration[0], 513)
         self._rate = max(1, int(photons.n_photons[0])) / float(photons.exposure[0])
 
     def draws(self, n=32, seed=0):

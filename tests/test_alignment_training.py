@@ -27,8 +27,8 @@ class Counter:
 
 @pytest.fixture(scope="module")
 def model():
-    tiny = PoissonAutodecoder(n_latent=8, n_hidden=32, n_rank=2, n_steps=4, n_posterior_steps=2,
-                              batch_size=16)
+    tiny = PoissonAutodecoder(n_latent=8, n_hidden=32, n_rank=2, n_steps=4, n_refinement_steps=4,
+                              n_posterior_steps=4, batch_size=16)
     return tiny.fit(simulate_photons(64, seed=1, counts=(20, 200)), progress=False)
 
 

@@ -25,7 +25,7 @@ def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     population = sa.datasets.simulate_population(60, seed=5, counts=(30, 200))
     model = sa.PoissonAutodecoder(n_latent=4, n_hidden=16, n_rank=2, n_steps=8,
-                                  n_posterior_steps=2, batch_size=16)
+                                  n_refinement_steps=4, n_posterior_steps=4, batch_size=16)
     model.fit(population.photons, progress=False).save(folder / "model.safetensors")
     encoder = sa.TextEncoder()
     aligner = sa.Aligner(n_shared=8, n_hidden=16, n_steps=20, batch_size=16).fit(
@@ -222,16 +222,61 @@ def test_embed_asks_for_a_known_format(small, sources, capsys):
 # -- benchmark ------------------------------------------------------------------------------------
 
 
+def thinned_copy(path):
+    with fits.open(M82) as hdus:
+        hdus["EVENTS"].header["THINNED"] = True
+        hdus.writeto(path)
+
+
 @pytest.mark.parametrize("what, n, words", [
-    ("reconstruction", 12, "oracle"), ("calibration", 12, "95%"), ("retrieval", 30, "Recall@1 %"),
+    ("reconstruction", 6, "oracle"), ("retrieval", 30, "Recall@1 %"),
     ("classification", 150, "zero-shot"), ("cost", 5, "ms"),
+    pytest.param("time-shape", 60, "balanced accuracy", marks=pytest.mark.slow),
     pytest.param("regression", 60, "hardness", marks=pytest.mark.slow),
     pytest.param("novelty", 60, "AUC", marks=pytest.mark.slow),
+    pytest.param("instruments", 40, "ACIS-S again", marks=pytest.mark.slow),
 ])
 def test_benchmarks_print_and_write(small, capsys, what, n, words):
     assert main(["benchmark", what, "--sources", str(n), *small["catalogue"], "-o", "t.ecsv"]) == 0
     assert words in capsys.readouterr().out
     assert len(Table.read("t.ecsv")) > 0
+
+
+def test_benchmark_of_the_reconstruction_on_other_sources(small, capsys):
+    assert main(["benchmark", "reconstruction", "--challenge", "--rivals", "fast",
+                 "--counts", "csc", "--sources", "10", *small["model"]]) == 0
+    out = capsys.readouterr().out
+    assert "first pass" in out and "cross-validated KDE" in out and "Cox" not in out
+    assert "short bursts" in out or "two flares" in out or "steps" in out
+
+
+def test_benchmark_calibration_draws_and_tests_real_photons(small, sources, capsys, tmp_path):
+    thinned_copy(tmp_path / "thin.fits")
+    assert main(["benchmark", "calibration", "--sources", "8", *small["model"], "-o", "found",
+                 "--files", *sources, "thin.fits"]) == 0
+    captured = capsys.readouterr()
+    assert "95%" in captured.out and "double thinning, real" in captured.out
+    assert "left out: thin.fits: thinned" in captured.err
+    folder = tmp_path / "found"
+    for name in ("coverage", "coverage-by-kind", "sharpness"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert Table.read(folder / "double-thinning-real.ecsv")["sources"][-1] == 3
+    assert "CRPS / Beta" in Table.read(folder / "hardness-ratio.ecsv").colnames
+
+
+def test_benchmark_thinning_scores_and_draws_every_file(small, sources, capsys, tmp_path):
+    thinned_copy(tmp_path / "thin.fits")
+    assert main(["benchmark", "thinning", *sources[:2], str(M82), "thin.fits", "--rivals", "fast",
+                 *small["model"], "-o", "fits"]) == 0
+    captured = capsys.readouterr()
+    assert "left out: thin.fits: thinned" in captured.err
+    assert "cross-validated KDE" in captured.out and "±" in captured.out
+    table = Table.read(tmp_path / "fits" / "thinning.ecsv")
+    assert dict(zip(table["source"], table["kind"], strict=True)) == {
+        "source_0.ecsv": "one source", "source_1.ecsv": "one source", M82.name: "field"}
+    assert (tmp_path / "fits" / "source_1.pdf").stat().st_size > 5000
+    assert main(["benchmark", "thinning", "thin.fits", *small["model"]]) == 1
 
 
 def test_benchmark_writes_for_the_documentation(small, tmp_path):
@@ -241,9 +286,7 @@ def test_benchmark_writes_for_the_documentation(small, tmp_path):
 
 def test_benchmark_real_lists_every_file(small, sources, capsys, tmp_path):
     fits.PrimaryHDU(np.zeros((4, 4))).writeto(tmp_path / "image.fits")
-    with fits.open(M82) as hdus:
-        hdus["EVENTS"].header["THINNED"] = True
-        hdus.writeto(tmp_path / "thin.fits")
+    thinned_copy(tmp_path / "thin.fits")
     assert main(["benchmark", "real", sources[0], "thin.fits", "image.fits", *small["catalogue"],
                  "-o", "real.ecsv"]) == 0
     assert "left out: image.fits" in capsys.readouterr().err
@@ -314,7 +357,7 @@ def test_info_names_versions_and_bundled_files(capsys):
 
 def test_train_makes_a_model_that_embeds(sources, capsys):
     assert main(["train", "mine.safetensors", "--sources", "40", "--steps", "3",
-                 "--posterior-steps", "1"]) == 0
+                 "--refinement-steps", "4", "--posterior-steps", "4", "--workers", "0"]) == 0
     assert main(["embed", sources[0], "-o", "t.ecsv", "--model", "mine.safetensors"]) == 0
     assert len(Table.read("t.ecsv")) == 1
 

@@ -51,7 +51,7 @@ def test_vector_has_a_name_and_a_unit_for_each_entry(embedding):
     assert_allclose(embedding.vector[names.index("log_counts")], np.log10(500.5), rtol=1e-6)
     assert_allclose(embedding.vector[names.index("log_exposure")], np.log10(1.9e4), rtol=1e-5)
     latent = [embedding.vector[names.index(f"latent_{i}")] for i in range(96)]
-    assert_allclose(latent, embedding.latent, atol=1e-5)
+    assert_allclose(latent, embedding._inferred.latent[0], atol=1e-5)
 
 
 def test_covariance_is_one(embedding):
@@ -137,9 +137,9 @@ def test_draws_keep_what_is_measured_and_vary_what_is_inferred(embedding):
 
 
 def test_draws_in_batches_have_the_same_distribution(events, embedding):
-    one = embedding.draws(400, seed=1)
-    many = draw_vectors(Photons.from_events([events, events]), 400, seed=2)
-    assert many.shape == (2, 400, one.shape[1])
+    one = embedding.draws(200, seed=1)
+    many = draw_vectors(Photons.from_events([events, events]), 200, seed=2)
+    assert many.shape == (2, 200, one.shape[1])
     spread = one.std(axis=0) + 1e-3
     assert_allclose(many.mean(axis=(0, 1)) / spread, one.mean(axis=0) / spread, atol=0.35)
     assert_allclose(many.std(axis=(0, 1)) + 1e-3, spread, rtol=0.3)
@@ -175,6 +175,18 @@ def test_an_exposure_without_photons_is_data():
     low, high = empty.rate_interval([5e3])
     assert 0 <= low[0] < empty.rate([5e3])[0] < 5e-4 / u.s
     assert high[0] < 1e-3 / u.s
+
+
+def test_summaries_come_with_their_intervals(embedding):
+    for summary in (embedding.hardness, embedding.fractional_variability):
+        median, lower, upper = summary()
+        assert lower < median < upper
+        wide = summary(level=0.95)
+        assert wide[0] == median and wide[1] < lower and wide[2] > upper
+    assert -1 <= embedding.hardness(0.99)[1] and embedding.hardness(0.99)[2] <= 1
+    assert embedding.fractional_variability(0.99)[1] > 0
+    with pytest.raises(ValueError, match="level"):
+        embedding.hardness(level=68)
 
 
 def test_one_photon_and_photons_in_one_instant():

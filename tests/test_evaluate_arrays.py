@@ -69,6 +69,95 @@ def test_calibration_says_what_is_wrong(change, message):
         plain.to_table("label")
 
 
+PROBABILITIES = np.linspace(0.01, 0.99, 50)
+
+
+def test_crps_of_a_gaussian_is_the_closed_form():
+    from scipy.stats import norm
+
+    z = np.linspace(-2, 2, 9)
+    exact = z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi)
+    fine = np.linspace(0.001, 0.999, 999)
+    np.testing.assert_allclose(evaluate.crps(z, np.tile(norm.ppf(fine), (9, 1)), fine), exact,
+                               rtol=2e-3)
+    coarse = evaluate.crps(z, np.tile(norm.ppf(PROBABILITIES), (9, 1)), PROBABILITIES)
+    np.testing.assert_allclose(coarse, exact, rtol=0.03)
+
+
+def test_crps_of_draws_is_mean_distance_minus_half_the_spread():
+    draws = np.sort(np.random.default_rng(0).gamma(2, size=2000))
+    levels = (np.arange(2000) + 0.5) / 2000
+    spread = np.abs(draws[:, None] - draws).mean()
+    for truth in (0.1, 2.0, 9.0):
+        expected = np.abs(draws - truth).mean() - spread / 2
+        assert evaluate.crps(truth, draws, levels) == pytest.approx(expected, rel=3e-3)
+
+
+def test_interval_score_counts_width_and_distance():
+    lower, upper = np.array([[2.0], [0.0]]), np.array([[4.0], [10.0]])
+    result = evaluate.calibration([5.0], lower, upper, [1], levels=(0.5, 0.9))
+    # (0.25 * 2 + 1 beyond the end) and (0.05 * 10)
+    assert result.score["ours"][0] == pytest.approx((1.5 + 0.5) / 2)
+    assert result.score_name == "interval score" and result.width["ours"][0] == 2
+
+
+def test_quantiles_and_intervals_of_them_cover_alike():
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(0)
+    sd = rng.uniform(0.5, 2, (400, 3))
+    measured = sd * rng.normal(size=(400, 3))
+    quantiles = measured[..., None] + sd[..., None] * norm.ppf(PROBABILITIES)
+    by_quantiles = evaluate.quantile_calibration(
+        np.zeros((400, 3)), quantiles, PROBABILITIES, np.arange(400), levels=(0.68, 0.9))
+    ends = [np.stack([np.apply_along_axis(lambda q, p=p: np.interp(p, PROBABILITIES, q), 2,
+                                          quantiles) for p in at])
+            for at in ((0.16, 0.05), (0.84, 0.95))]
+    by_ends = evaluate.calibration(np.zeros((400, 3)), *ends, np.arange(400), levels=(0.68, 0.9))
+    np.testing.assert_allclose(by_quantiles.held["ours"], by_ends.held["ours"])
+    np.testing.assert_allclose(by_quantiles.width["ours"], by_ends.width["ours"])
+
+
+def test_an_exact_posterior_with_an_atom_covers_as_it_says():
+    """Zero with probability w, else exponential: closed intervals would hold too much."""
+    rng = np.random.default_rng(2)
+    weight = rng.uniform(0, 1, 6000)
+    truth = np.where(rng.random(6000) < weight, 0, rng.exponential(size=6000))
+    above = np.clip((PROBABILITIES - weight[:, None]) / (1 - weight[:, None]), 0, None)
+    quantiles = -np.log1p(-above)
+    result = evaluate.quantile_calibration(truth, quantiles, PROBABILITIES, np.arange(6000))
+    for level, estimate in result.coverage.items():
+        assert abs(estimate.value - level) < max(4 * estimate.error, 0.01)
+
+
+def test_sharpness_is_measured_against_rivals():
+    from scipy.stats import norm
+
+    measured = np.random.default_rng(1).normal(size=2000)
+    own = measured[:, None] + norm.ppf(PROBABILITIES)
+    wide = measured[:, None] + 3 * norm.ppf(PROBABILITIES)
+    result = evaluate.quantile_calibration(np.zeros(2000), own, PROBABILITIES, np.arange(2000),
+                                           rivals={"wide": wide}, labels=np.repeat("a", 2000))
+    ratio = result.score_ratio("wide")
+    assert ratio.value + 5 * ratio.error < 1
+    assert result.width_ratio("wide").value == pytest.approx(1 / 3)
+    assert result.coverage_of("wide")[0.68].value > 0.99
+    table = result.to_table()
+    assert {"CRPS", "wide 68%", "CRPS / wide", "width / wide"} <= set(table.colnames)
+    assert "CRPS / wide" in str(result) and "±" in str(result)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"quantiles": np.zeros((9, 3))}, "shape"), ({"quantiles": np.full((9, 2), np.nan)}, "nan"),
+    ({"quantiles": np.tile([1.0, 0.0], (9, 1))}, "fall"), ({"probabilities": [0.5, 0.4]}, "rise"),
+    ({"probabilities": [0.0, 0.4]}, "rise")])
+def test_quantile_calibration_says_what_is_wrong(change, message):
+    given = {"truth": np.zeros(9), "quantiles": np.zeros((9, 2)), "probabilities": [0.2, 0.8],
+             "counts": np.arange(9)} | change
+    with pytest.raises(ValueError, match=message):
+        evaluate.quantile_calibration(**given)
+
+
 # -- retrieval ------------------------------------------------------------------------------------
 
 

@@ -97,13 +97,16 @@ def test_constant_sources_leave_next_to_nothing_to_gain():
     assert result.gain["oracle"].mean() == pytest.approx(1.5, abs=0.35)
 
 
+SIMPLE = {"Bayesian blocks": rivals.bayesian_blocks, "cross-validated KDE": rivals.kde}
+
+
 def test_rivals_find_a_strong_sinusoid_and_keep_quiet_on_constants():
     strong = evaluate.reconstruction(rivals.kde, Sources(25, amplitude=1, counts=800),
-                                     progress=False)
+                                     rivals=SIMPLE, progress=False)
     assert strong.fraction("cross-validated KDE").value > 0.9
     assert strong.fraction("Bayesian blocks").value > 0.6
     quiet = evaluate.reconstruction(rivals.kde, Sources(25, amplitude=0, counts=800),
-                                    progress=False)
+                                    rivals=SIMPLE, progress=False)
     for name in quiet.rivals:
         assert abs(quiet.gain[name].mean()) < 0.5
 
@@ -114,7 +117,7 @@ def test_rivals_conserve_the_photons_and_survive_few(rival):
     few = [sources.select(np.arange(len(sources.phase)) % 40 == k) for k in range(2)]
     none = sources[:1].select(np.zeros(sources.n_photons[0], bool))
     photons = Photons.concatenate([sources, *few, none])
-    rates = rival(photons)
+    rates = rival.band_rates(photons)
     assert rates.shape == (len(photons), N_TIME_BINS, 3)
     assert (rates > 0).all() and np.isfinite(rates).all()
     seconds = photons.exposed * photons.duration[:, None] / N_TIME_BINS
@@ -125,7 +128,7 @@ def test_rivals_conserve_the_photons_and_survive_few(rival):
 def test_kde_sees_no_edge_at_a_gap():
     """Half the window unobserved: what remains of a constant source is still constant."""
     sources = Sources(20, amplitude=0, counts=1500, gap=slice(128, 384), seed=4)
-    shape = rivals.kde(sources.photons).sum(axis=2)
+    shape = rivals.kde.band_rates(sources.photons).sum(axis=2)
     shape /= shape.mean(axis=1, keepdims=True)
     assert np.abs(shape - 1).mean() < 0.06
 
@@ -134,14 +137,36 @@ def test_blocks_find_a_step_where_it_is():
     sources = Sources(1, amplitude=0, counts=4000)
     later = sources.photons.phase > 0.3
     thinned = sources.photons.select(later | (np.arange(len(later)) % 8 == 0))
-    rate = rivals.bayesian_blocks(thinned)[0].sum(axis=1)
+    rate = rivals.bayesian_blocks.band_rates(thinned)[0].sum(axis=1)
     assert rate[200:].mean() / rate[:140].mean() == pytest.approx(8, rel=0.2)
     assert abs(np.argmax(rate > rate.mean()) - 0.3 * N_TIME_BINS) < 5
 
 
+@pytest.mark.parametrize("factor", [2, 8])
+def test_finer_time_bins_score_the_same(factor):
+    sources = Sources(20, amplitude=0.8, counts=150, gap=slice(30, 60))
+    rates = sources.half_the_truth(sources.photons)
+    np.testing.assert_allclose(log_likelihood(sources.photons, np.repeat(rates, factor, axis=1)),
+                               log_likelihood(sources.photons, rates))
+
+
+def test_structure_inside_a_time_bin_is_scored():
+    """All photons in the first half of their time bin: ln 2 to be gained for each."""
+    sources = Sources(10, amplitude=0, counts=200)
+    bins = sources.photons.time_bin
+    early = sources.photons.replace(
+        phase=((bins + 0.5 * np.linspace(0, 1, len(bins), endpoint=False)) / N_TIME_BINS
+               ).astype(np.float32))
+    rates = sources.half_the_truth(early)
+    fine = np.repeat(rates, 2, axis=1) * np.tile([2 - 1e-6, 1e-6], N_TIME_BINS)[:, None]
+    gain = log_likelihood(early, fine) - log_likelihood(early, rates)
+    np.testing.assert_allclose(gain, early.n_photons * np.log(2), rtol=1e-4)
+
+
 def test_the_lead_is_paired_and_tables_are_complete():
     sources = Sources(80, amplitude=0.8, counts=200, cycles=6)
-    result = evaluate.reconstruction({"truth": sources.half_the_truth}, sources, progress=False)
+    result = evaluate.reconstruction({"truth": sources.half_the_truth}, sources, rivals=SIMPLE,
+                                     progress=False)
     lead = result.lead("truth", over="cross-validated KDE")
     assert lead.value == pytest.approx(1 - result.fraction("cross-validated KDE").value)
     assert lead.error > 0
@@ -150,8 +175,27 @@ def test_the_lead_is_paired_and_tables_are_complete():
                                     "truth in 512 bins"]
     assert result.to_table("counts")["sources"].sum() == 80
     assert list(result.to_table("time_shape")["time_shape"]) == ["sinusoid"]
-    assert "80 sources" in str(result) and "sigma" in str(result)
+    assert "80 sources" in str(result) and "gap ratio" in str(result) and "±" in str(result)
+    assert max(map(len, str(result).splitlines())) < 130
     assert result.primary == result.fraction("truth")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_the_gap_ratio_is_that_of_the_gaps(share):
+    """A model that misses a known share of what a rival misses, source by source."""
+    rng = np.random.default_rng(0)
+    oracle, missed = rng.gamma(5, 10, 400), rng.gamma(2, 3, 400)
+    gain = {"oracle": oracle, "rival": oracle - missed,
+            "model": oracle - share * missed + rng.normal(0, 0.5, 400),
+            "truth in 512 bins": oracle}
+    result = evaluate.ReconstructionResult(
+        names=("model",), rivals=("rival",), gain=gain, counts=np.arange(400) + 1,
+        time_shape=np.repeat("constant", 400), fraction_seen=0.5, seed=0, n_resamples=400)
+    ratio, margin = result.gap_ratio("model", over="rival")
+    assert abs(ratio.value - share) < 4 * ratio.error < 0.1
+    assert margin.value == pytest.approx((0.8 - share) * missed.sum() / oracle.sum(), abs=0.002)
+    assert (margin.value > 3 * margin.error) is (share == 0.5)
+    assert result.to_table()["gap ratio"][1] == ratio.value
 
 
 def test_same_seed_same_result():
@@ -164,7 +208,7 @@ def test_same_seed_same_result():
 
 def test_a_model_with_the_autodecoders_interface_is_accepted():
     class Model:
-        band_rates = staticmethod(rivals.constant)
+        band_rates = staticmethod(rivals.constant.band_rates)
 
     result = evaluate.reconstruction(Model(), Sources(5, amplitude=0.5, counts=50), rivals={},
                                      progress=False)

@@ -91,9 +91,11 @@ def test_instruments_follow_their_weights():
 
 @pytest.mark.parametrize("arguments, words", [
     ({"n": 0}, "at least 1"), ({"n": 2.5}, "at least 1"),
-    ({"counts": "many"}, "csc"), ({"counts": (5, 2)}, "low <= high"), ({"counts": 7}, "neither"),
+    ({"counts": "many"}, "csc"), ({"counts": (5, 2)}, "low <= high"),
+    ({"counts": 7}, "two numbers"),
     ({"classes": "blazar"}, "unknown classes"), ({"classes": []}, "unknown classes"),
     ({"instruments": "HRC"}, "unknown instruments"), ({"summaries": -1}, "how many"),
+    ({"duration": (200, 100)}, "low <= high"), ({"duration": 100}, "two numbers"),
 ])
 def test_wrong_arguments_say_what_is_right(arguments, words):
     with pytest.raises(ValueError, match=words):

@@ -32,7 +32,7 @@ def draw(reading, embedding, catalogue, vectors):
     """Light curve, spectrum and map; returns a matplotlib Figure."""
     from matplotlib import pyplot as plt
 
-    from ..autodecoder.plotting import plot_rate
+    from .._plotting import plot_rate
 
     with plt.rc_context(_FONT):
         figure = plt.figure(figsize=(8.3, 9.0), layout="constrained")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+
+from functools import cache
 
 import numpy as np
 import torch
 
-from ..photons import BAND_EDGES, BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, N_TIME_BINS
+from ..instruments import effective_area
+from ..photons import (BAND_EDGES, BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, N_FINE_BINS,
+                       N_TIME_BINS, Photons)
 
-__all__ = ["Batch", "Cells", "make_batch", "N_COLOUR_BINS", "COLOUR_BIN"]
+__all__ = ["Batch", "Cells", "fine_counts", "make_batch", "N_COLOUR_BINS", "COLOUR_BIN"]
 
 #: The spectrum changes on a grid four times coarser than the rate.
 N_COLOUR_BINS = 128
 COLOUR_BIN = N_TIME_BINS // N_COLOUR_BINS
+
+#: Taken for the instrument where it is not known.
+USUAL_INSTRUMENT = "ACIS-S"
 
 #: Share of a background band that falls into each channel: flat per keV inside a band.
 CHANNEL_SHARE = (np.diff(CHANNEL_EDGES) / np.diff(BAND_EDGES)[BAND_OF_CHANNEL]).astype(np.float32)
@@ -50,7 +57,7 @@ class Cells:
             counts = counts[occupied]
         in_time, channel = np.divmod(occupied, N_CHANNELS)
         source = in_time // N_TIME_BINS
-        return cls(*map(torch.from_numpy, (
+        return cls(*map(torch.as_tensor, (
             source, in_time, in_time // COLOUR_BIN * N_CHANNELS + channel,
             source * N_CHANNELS + channel, counts.astype(np.float32))))
 
@@ -77,7 +84,10 @@ class Batch:
         log10 of the window's length in s.
     exposure : Tensor, shape (n,)
         In s.
-    instrument : ndarray of str, shape (n,)
+    log_area : Tensor, shape (n, 20)
+        Log of the instrument's effective area in each channel over its mean.
+    photons : `~stingray_align.photons.Photons`
+        What this was made of.
     """
 
     cells: Cells
@@ -89,15 +99,36 @@ class Batch:
     background_fraction: torch.Tensor
     log_duration: torch.Tensor
     exposure: torch.Tensor
-    instrument: np.ndarray
+    log_area: torch.Tensor
+    photons: Photons
 
     def repeated(self, n):
-        """The only source of this batch ``n`` times, without copies; its cells stay as they are."""
-        copies = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in copies.items():
-            if isinstance(value, torch.Tensor):
-                copies[name] = value.expand(n, *value.shape[1:])
-        return Batch(**copies | {"instrument": np.repeat(self.instrument, n)})
+        """Each source ``n`` times in a row; the cells stay as they are."""
+        return self._rows(lambda x: x.repeat_interleave(n, dim=0))
+
+    def every(self, n):
+        """Every ``n``-th source: undoes `repeated`."""
+        return self._rows(lambda x: x[::n])
+
+    def _rows(self, change):
+        return replace(self, **{f.name: change(value) for f in fields(self)
+                                if isinstance(value := getattr(self, f.name), torch.Tensor)})
+
+
+def fine_counts(photons):
+    """Photons in each of the 4096 fine cells of the window, Tensor (n, 4096)."""
+    cell = np.minimum((photons.phase * N_FINE_BINS).astype(np.int64), N_FINE_BINS - 1)
+    flat = np.bincount(photons.source_index * N_FINE_BINS + cell,
+                       minlength=len(photons) * N_FINE_BINS)
+    return torch.as_tensor(flat.astype(np.float32)).reshape(len(photons), N_FINE_BINS)
+
+
+@cache
+def _log_areas(instrument):
+    """Log relative effective area in each channel, ndarray of float32, shape (20,)."""
+    inside = CHANNEL_EDGES[:-1] + np.diff(CHANNEL_EDGES) * (np.arange(8)[:, None] + 0.5) / 8
+    area = effective_area(instrument or USUAL_INSTRUMENT, inside).mean(axis=0)
+    return np.log(area / area.mean()).astype(np.float32)
 
 
 def make_batch(photons, also_counted=None):
@@ -116,7 +147,7 @@ def make_batch(photons, also_counted=None):
     colours = torch.zeros(n * N_COLOUR_BINS * N_CHANNELS)
     colours.index_add_(0, cells.in_colour, cells.counts)
 
-    exposed = torch.from_numpy(np.array(photons.exposed, dtype=np.float32)).reshape(-1)
+    exposed = torch.as_tensor(np.array(photons.exposed, dtype=np.float32)).reshape(-1)
     for counted in (cells, also_counted) if also_counted is not None else (cells,):
         exposed[counted.in_time] = exposed[counted.in_time].clamp(min=1e-3)
 
@@ -129,12 +160,13 @@ def make_batch(photons, also_counted=None):
     excess = photons.n_photons - total
     source = 0.5 * (excess + np.sqrt(excess**2 + photons.n_photons + 1))
     return Batch(
-        cells=cells, n_photons=torch.from_numpy(photons.n_photons.astype(np.float32)),
+        cells=cells, n_photons=torch.as_tensor(photons.n_photons.astype(np.float32)),
         per_bin=per_bin.reshape(n, N_TIME_BINS),
         colours=colours.reshape(n, N_COLOUR_BINS, N_CHANNELS),
         exposed=exposed.reshape(n, N_TIME_BINS),
-        background=torch.from_numpy(spectrum.astype(np.float32)),
-        background_fraction=torch.from_numpy((total / (total + source)).astype(np.float32)),
-        log_duration=torch.from_numpy(np.log10(photons.duration).astype(np.float32)),
-        exposure=torch.from_numpy(photons.exposure.astype(np.float32)),
-        instrument=photons.instrument)
+        background=torch.as_tensor(spectrum.astype(np.float32)),
+        background_fraction=torch.as_tensor((total / (total + source)).astype(np.float32)),
+        log_duration=torch.as_tensor(np.log10(photons.duration).astype(np.float32)),
+        exposure=torch.as_tensor(photons.exposure.astype(np.float32)),
+        log_area=torch.as_tensor(np.stack([_log_areas(name) for name in photons.instrument])),
+        photons=photons)

@@ -8,7 +8,9 @@ Four linear heads on a residual network give a log-rate over time :math:`g(t)`, 
    \\log p(t, E; z) = \\log\\mathrm{softmax}_t[g(t) + \\log w(t)]
                       + \\log\\mathrm{softmax}_E[s(E) + u(t)\\,v(E)],
 
-with :math:`w` the exposed fraction of each time bin: :math:`p` is normalised over the exposure.
+with :math:`w` the exposed fraction of each time bin: :math:`p` is normalised over the exposure. The
+spectrum is that in front of the telescope, :math:`s(E) = s_z(E) + \\log A(E)` with the instrument's
+effective area :math:`A`: so the latent describes the source and not the camera.
 """
 
 from __future__ import annotations
@@ -44,14 +46,22 @@ class Residual(nn.Module):
 
 
 class Shape:
-    """What the heads say: ``g`` (n, 512), ``s`` (n, 20), ``u`` (n, 128), ``v`` (n, 20)."""
+    """What the heads say: ``g`` (n, 512), ``s`` (n, 20), ``u`` (n, 128), ``v`` (n, 20).
+
+    ``s`` holds the effective area.
+    """
 
     def __init__(self, g, s, u, v):
         self.g, self.s, self.u, self.v = g, s, u, v
 
-    def moved(self, offset):
-        """The same shape with something added to the log-rate over time, shape (n, 512)."""
-        moved = Shape(self.g + offset, self.s, self.u, self.v)
+    def moved(self, in_time, in_energy=None):
+        """The same shape with something added to the log-rate over time, shape (n, 512).
+
+        If ``in_energy``, shape (n, 20), is given, it is added to the spectrum.
+        """
+        if in_energy is not None:
+            return Shape(self.g + in_time, self.s + in_energy, self.u, self.v)
+        moved = Shape(self.g + in_time, self.s, self.u, self.v)
         moved.log_energy = self.log_energy
         return moved
 
@@ -72,7 +82,7 @@ class Shape:
 
 
 class Decoder(nn.Module):
-    """Latent (n, n_latent) to `Shape`."""
+    """Latent (n, n_latent) and log effective area (n, 20) to `Shape`."""
 
     def __init__(self, n_latent, n_hidden):
         super().__init__()
@@ -83,5 +93,6 @@ class Decoder(nn.Module):
         for head in (g, u, v):  # start from a constant source whose spectrum does not change
             nn.init.normal_(head, std=0.01)
 
-    def forward(self, z):
-        return Shape(*self.heads(self.body(z)).float().split(HEADS, dim=1))
+    def forward(self, z, log_area):
+        g, s, u, v = self.heads(self.body(z)).float().split(HEADS, dim=1)
+        return Shape(g, s + log_area, u, v)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..errors import DomainShiftWarning, EventDataError
-from ..photons import CHANNEL_EDGES, N_TIME_BINS, Photons, exposure_in_bins, reduce_events
+from ..errors import DomainShiftWarning
+from ..photons import Photons, reduce_events
+from ..rates import RateEstimate, _check_level
+from .batch import COLOUR_BIN
+from .draws import source_quantiles
 from .model import CHUNK, PoissonAutodecoder, cell_rates, one_thread
 from .readouts import feature_names, feature_units, feature_vectors
+from .refinement import SUB
 
 __all__ = ["Embedding", "draw_vectors", "embed", "embed_vectors"]
 
@@ -117,25 +122,21 @@ def draw_vectors(photons, n_draws, model=None, *, seed=0):
     names = feature_names(model.n_latent)
     vectors = np.empty((len(photons), n_draws, len(names)), dtype=np.float32)
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    amplitude = [names.index(name) for name in ("log_counts", "log_rate")]
     with one_thread():
         for first in range(0, len(photons), CHUNK):
-            inferred = model.infer(photons[first:first + CHUNK])
-            posterior = model.posterior(inferred)
+            rows = slice(first, first + CHUNK)
+            inferred = model.infer(photons[rows])
+            posterior = model.posterior(inferred, model.refine(inferred))
+            seen = inferred.batch.n_photons.numpy() + 0.5
             for k in range(n_draws):
-                vectors[first:first + CHUNK, k] = _vectors_at(
-                    model, inferred, posterior.draw(generator), rng)
-    return vectors
-
-
-def _vectors_at(model, inferred, latent, rng):
-    """Feature vectors at drawn latents, the total drawn from its Gamma(N + 1/2) posterior too."""
-    shape = model.decode(latent).moved(inferred.offset)
-    vectors = feature_vectors(inferred._replace(latent=latent, shape=shape))
-    seen = inferred.batch.n_photons.numpy() + 0.5
-    # Below about a hundredth of a photon the logarithm would run away.
-    change = np.log10(np.maximum(rng.gamma(seen), 0.01) / seen)
-    for name in ("log_counts", "log_rate"):
-        vectors[:, feature_names(model.n_latent).index(name)] += change
+                # Around the first guess, as the vector is: only the deviation is drawn.
+                latent = inferred.latent + posterior.draw(generator) - posterior.mean
+                shape = model.decode(latent, inferred.batch).moved(inferred.offset)
+                vectors[rows, k] = feature_vectors(replace(inferred, latent=latent, shape=shape))
+                # Below about a hundredth of a photon the logarithm would run away.
+                change = np.log10(np.maximum(rng.gamma(seen), 0.01) / seen)
+                vectors[rows, k][:, amplitude] += change[:, None]
     return vectors
 
 
@@ -166,7 +167,7 @@ def _warn_of_shift(photons):
                       DomainShiftWarning, stacklevel=3)
 
 
-class Embedding:
+class Embedding(RateEstimate):
     """Latent of one source with its posterior, and the photon rate it decodes to.
 
     Made by `stingray_align.embed`.
@@ -183,58 +184,31 @@ class Embedding:
     Attributes
     ----------
     vector : ndarray of float32, shape (n_features,)
-        What alignment consumes: amplitude, duration, latent, read-outs of the decoded rate and
-        photon statistics; `feature_names` and `feature_units` say what each entry is.
+        What alignment consumes: amplitude, duration, latent of the first pass, descriptors,
+        read-outs of the decoded rate and photon statistics; `feature_names` and `feature_units`
+        say what each entry is.
     photons : Photons
     gti : ndarray, shape (m, 2)
 
     Notes
     -----
-    Rates are those of all photons in the aperture, background included; the latent and the
-    decoded read-outs in `vector` describe the source above a known background. The rate is the one
-    that the latent decodes to, mixed bin by bin with kernel estimates of the photons (see
-    `stingray_align.autodecoder.inference`); draws from the posterior move the first part. It is
-    used as the posterior mean, since averaging over draws predicts held-out photons less well.
+    Rates are those of all photons in the aperture, background included; the latent, the hardness
+    and the decoded read-outs in `vector` describe the source above a known background. The vector
+    comes from the first pass, which takes a fraction of a millisecond; everything else from the
+    refined latent and rate (`stingray_align.autodecoder.refinement`), made when first asked for.
     """
 
+    name = "decoded rate"
+
     def __init__(self, model, photons, gti, vector):
+        super().__init__(photons, gti)
         self.model = model
-        self.photons = photons
-        self.gti = gti
         self.vector = vector
 
     def __repr__(self):
         instrument = self.photons.instrument[0] or "unknown instrument"
         return (f"<Embedding: {self.n_photons} photons in {self.exposure:.4g} s of "
                 f"{instrument}, {len(self.vector)} features>")
-
-    # -- the observation ---------------------------------------------------------------------
-
-    @property
-    def n_photons(self):
-        """Photons of 0.5-8 keV inside the GTIs."""
-        return int(self.photons.n_photons[0])
-
-    @property
-    def exposure(self):
-        """Exposure in s."""
-        return float(np.sum(self.gti[:, 1] - self.gti[:, 0]))
-
-    @property
-    def start(self):
-        """Begin of the window in s, on the zero of the event list."""
-        return float(self.photons.start[0])
-
-    @property
-    def stop(self):
-        """End of the window in s, on the zero of the event list."""
-        return self.start + float(self.photons.duration[0])
-
-    @property
-    def _edges(self):
-        return np.linspace(self.start, self.stop, N_TIME_BINS + 1)
-
-    # -- the posterior -------------------------------------------------------------------------
 
     @property
     def feature_names(self):
@@ -246,15 +220,30 @@ class Embedding:
         """Unit of each entry of `vector`, as a string."""
         return feature_units(self.feature_names)
 
+    # -- passes through the model, each made once ----------------------------------------------
+
     @cached_property
     def _inferred(self):
         with one_thread():
             return self.model.infer(self.photons)
 
     @cached_property
+    def _refined(self):
+        with one_thread():
+            return self.model.refine(self._inferred)
+
+    @cached_property
+    def _fine(self):
+        """Rate in each fine cell over that of its time bin, shape (4096,)."""
+        with one_thread():
+            return torch.exp(self.model.fine(self._inferred, self._refined))[0].double().numpy()
+
+    @cached_property
     def _posterior(self):
         with one_thread():
-            return self.model.posterior(self._inferred)
+            return self.model.posterior(self._inferred, self._refined)
+
+    # -- the posterior -------------------------------------------------------------------------
 
     @property
     def latent(self):
@@ -278,251 +267,104 @@ class Embedding:
         Returns
         -------
         ndarray of float32, shape (n, n_features)
-            The entries that are statistics of the photons are the same in every draw, the total
-            excepted, which is drawn from its Gamma(N + 1/2) posterior.
+            They scatter around `vector` as the latent's posterior and the Gamma(N + 1/2)
+            posterior of the total say. Statistics of the photons are the same in every draw.
         """
-        with one_thread():
-            inferred = self._inferred._replace(batch=self._inferred.batch.repeated(n))
-            return _vectors_at(self.model, inferred, self._drawn_latents(n, seed),
-                               np.random.default_rng(seed))
+        return draw_vectors(self.photons, n, self.model, seed=seed)[0]
 
-    def _drawn_latents(self, n, seed):
-        many = type(self._posterior)(*(x.expand(n, *x.shape[1:]) for x in self._posterior))
-        return many.draw(torch.Generator().manual_seed(seed))
+    def hardness(self, level=0.68):
+        """Hardness ratio (H - S) / (H + S) of the source, S in 0.5-2 keV and H in 2-7 keV.
+
+        Parameters
+        ----------
+        level : float
+            Probability that the interval holds, between 0 and 1.
+
+        Returns
+        -------
+        median, lower, upper : float
+            Counts behind this instrument, a known background taken off.
+        """
+        return self._summary("hardness", level)
+
+    def fractional_variability(self, level=0.68):
+        """Fractional variability of the source: rms over mean of its rate, Poisson noise taken off.
+
+        Parameters
+        ----------
+        level : float
+            Probability that the interval holds, between 0 and 1.
+
+        Returns
+        -------
+        median, lower, upper : float
+        """
+        return self._summary("fractional_variability", level)
+
+    def _summary(self, name, level):
+        _check_level(level)
+        levels = [(1 - level) / 2, 0.5, (1 + level) / 2]
+        if self.model.encoder:
+            with one_thread():
+                found = source_quantiles(self._refined, levels)[name][0]
+        else:
+            found = np.quantile(self._drawn_summaries(300, 0)[name], levels)
+        return float(found[1]), float(found[0]), float(found[2])
 
     # -- rate and spectrum ---------------------------------------------------------------------
 
     @cached_property
-    def _cells(self):
-        """Expected total rate (512, 20) in ct/s."""
-        return cell_rates(self._inferred)[0].double().numpy()
+    def _rates(self):
+        in_bins = cell_rates(self._inferred.batch, self._refined.shape)[0].double().numpy()
+        return np.repeat(in_bins, SUB, axis=0) * self._fine[:, None]
 
-    def _drawn_cells(self, n, seed):
-        """Rates (n, 512, 20) in ct/s drawn from the posterior."""
+    def _draw(self, n, seed):
+        """Batch, shapes and log-rates of ``n`` draws, and mean rates (n,) in ct/s."""
         with one_thread():
-            shape = self.model.decode(self._drawn_latents(n, seed)).moved(self._inferred.offset)
-            batch = self._inferred.batch.repeated(n)
-            cells = cell_rates(self._inferred._replace(batch=batch, shape=shape)).numpy()
+            drawn = self.model.drawn(self._inferred, self._refined, n,
+                                     torch.Generator().manual_seed(seed))
         total = np.random.default_rng(seed).gamma(self.n_photons + 0.5, size=n)
-        return cells * (total / (self.n_photons + 0.5)).astype(np.float32)[:, None, None]
+        return *drawn, (total / self.exposure).astype(np.float32)
 
-    def _bins_of(self, times):
-        times = np.atleast_1d(_seconds(times))
-        if times.size and (times.min() < self.start or times.max() > self.stop):
-            raise ValueError(
-                f"times must lie in the observed window, {self.start} to {self.stop} s (the zero "
-                "is that of the event list); the embedding knows nothing about other times")
-        index = (times - self.start) / (self.stop - self.start) * N_TIME_BINS
-        return np.minimum(index.astype(int), N_TIME_BINS - 1)
+    def _drawn_rates(self, n, seed, weight):
+        batch, shape, log_rates, mean = self._draw(n, seed)
+        rates = torch.exp(log_rates[0]) * torch.from_numpy(mean)[:, None]
+        if (weight != 1).any():  # spectra of all draws cost more than their rates
+            weight = torch.as_tensor(weight, dtype=torch.float32)
+            source, background, total = _parts(batch, shape)
+            of_source = (torch.exp(shape.log_energy) @ weight).repeat_interleave(COLOUR_BIN, dim=1)
+            of_both = source * of_source + background * (batch.background @ weight)[:, None]
+            rates = rates * of_both / total
+        return np.repeat(rates.numpy(), SUB, axis=1) * self._fine.astype(np.float32)
 
-    def rate(self, times, energy_range=None):
-        """Expected photon rate at some times.
+    def _drawn_spectra(self, n, seed):
+        batch, shape, _, mean = self._draw(n, seed)
+        of_source, background = _spectra(batch, shape)
+        return ((of_source + background).numpy() * (mean * self.exposure)[:, None])
 
-        Parameters
-        ----------
-        times : array_like or Quantity, shape (n_times,)
-            Absolute times in s, on the zero of the event list; inside the window.
-        energy_range : tuple or Quantity, optional
-            Lowest and highest energy in keV; the model's 0.5 to 8 keV by default.
-
-        Returns
-        -------
-        Quantity, shape (n_times,)
-            Rate of all photons in the aperture in 1/s.
-
-        Raises
-        ------
-        ValueError
-            If a time is outside the window or the energies are outside 0.5-8 keV.
-        """
-        import astropy.units as u
-
-        weight = _channel_weights(energy_range)
-        return (self._cells @ weight)[self._bins_of(times)] / u.s
-
-    def rate_interval(self, times, level=0.68, energy_range=None, *, n_draws=300, seed=0):
-        """Credible interval of the rate at some times.
-
-        Parameters
-        ----------
-        times, energy_range
-            As in `rate`.
-        level : float
-            Probability that the interval holds, between 0 and 1.
-        n_draws : int
-            Draws from the posterior.
-        seed : int
-
-        Returns
-        -------
-        lower, upper : Quantity, shape (n_times,)
-        """
-        import astropy.units as u
-
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, not {level}")
-        drawn = (self._drawn_cells(n_draws, seed) @ _channel_weights(energy_range))
-        low, high = np.quantile(drawn[:, self._bins_of(times)],
-                                [(1 - level) / 2, (1 + level) / 2], axis=0)
-        return low / u.s, high / u.s
-
-    def log_likelihood(self, other_events):
-        """Poisson-process log-likelihood of other photons under this embedding's rate.
-
-        Parameters
-        ----------
-        other_events : stingray.EventList
-            Photons of the same window, with GTIs of their own.
-
-        Returns
-        -------
-        float
-            Sum over photons of log rate, in 1/(s keV), minus the expected number of photons in
-            0.5-8 keV during the other list's GTIs.
-
-        Raises
-        ------
-        stingray_align.errors.EventDataError
-            If the other GTIs leave the window of this embedding.
-        """
-        photons, gti = reduce_events(other_events)
-        slack = 1e-6 * (self.stop - self.start)
-        if gti[0, 0] < self.start - slack or gti[-1, 1] > self.stop + slack:
-            raise EventDataError(
-                f"the other events cover {gti[0, 0]} to {gti[-1, 1]} s, this embedding only "
-                f"{self.start} to {self.stop} s: apply GTIs inside that window first")
-        absolute = photons.start[0] + photons.phase.astype(float) * photons.duration[0]
-        bins = self._bins_of(np.clip(absolute, self.start, self.stop))
-        density = self._cells / np.diff(CHANNEL_EDGES)
-        exposure = exposure_in_bins(gti, self._edges)
-        return float(np.log(density[bins, photons.channel]).sum()
-                     - (self._cells.sum(axis=1) * exposure).sum())
-
-    def to_lightcurve(self, dt):
-        """Expected light curve.
-
-        Parameters
-        ----------
-        dt : float or Quantity
-            Bin length in s.
-
-        Returns
-        -------
-        stingray.Lightcurve
-            Expected counts per bin at full exposure in 0.5-8 keV, with the 68 % interval's half
-            width as Gaussian error.
-        """
-        from stingray import Lightcurve
-
-        dt = float(_seconds(dt))
-        if not 0 < dt <= self.stop - self.start:
-            raise ValueError(f"dt must be positive and at most {self.stop - self.start:.6g} s")
-        edges = self.start + dt * np.arange(int((self.stop - self.start) / dt * (1 + 1e-12)) + 1)
-
-        def binned(rates):  # from the running integral of the piecewise constant rate
-            width = (self.stop - self.start) / N_TIME_BINS
-            total = np.concatenate([[0.0], np.cumsum(rates) * width])
-            return np.diff(np.interp(edges, self._edges, total))
-
-        drawn = np.array([binned(r) for r in self._drawn_cells(300, 0).sum(axis=2)])
-        low, high = np.quantile(drawn, [0.16, 0.84], axis=0)
-        with warnings.catch_warnings():
-            # Said to everybody whose errors are not Poisson, as is right for a model curve.
-            warnings.filterwarnings("ignore", message="SIMON says: Stingray only uses poisson")
-            return Lightcurve(edges[:-1] + dt / 2, binned(self._cells.sum(axis=1)),
-                              err=(high - low) / 2, dt=dt, gti=self.gti, err_dist="gauss",
-                              skip_checks=True)
-
-    def spectrum(self):
-        """Decoded counts spectrum.
-
-        Returns
-        -------
-        specutils.Spectrum
-            Expected counts per keV over the exposure in the model's 20 channels, with the
-            posterior variance.
-        """
-        import astropy.units as u
-        from astropy.nddata import VarianceUncertainty
-        from specutils import Spectrum
-
-        exposure = exposure_in_bins(self.gti, self._edges)
-        width = np.diff(CHANNEL_EDGES)
-        drawn = np.einsum("nte,t->ne", self._drawn_cells(300, 0), exposure) / width
-        return Spectrum(
-            flux=(exposure @ self._cells) / width * u.ct / u.keV,
-            spectral_axis=CHANNEL_EDGES * u.keV, bin_specification="edges",
-            uncertainty=VarianceUncertainty(drawn.var(axis=0) * (u.ct / u.keV) ** 2),
-            meta={"exposure": self.exposure * u.s})
-
-    def simulate(self, seed=None):
-        """Draw an event list from the decoded rate.
-
-        Parameters
-        ----------
-        seed : int, optional
-            For a reproducible draw.
-
-        Returns
-        -------
-        stingray_align.EventList
-            With the GTIs of the observation; the number of photons is drawn too.
-        """
-        from ..events import EventList
-
-        rng = np.random.default_rng(seed)
-        edges = self._edges
-        # Every GTI is cut at the time bins, so that each piece has one rate.
-        cuts = np.unique(np.concatenate([edges, self.gti.ravel()]))
-        middle = (cuts[1:] + cuts[:-1]) / 2
-        inside = np.searchsorted(self.gti.ravel(), middle, side="right") % 2 == 1
-        low, high = cuts[:-1][inside], cuts[1:][inside]
-        expected = self._cells[self._bins_of(middle[inside])] * (high - low)[:, None]
-        drawn = rng.poisson(expected)
-        piece, channel = (np.repeat(index, drawn.ravel()) for index in
-                          np.divmod(np.arange(drawn.size), drawn.shape[1]))
-        time = rng.uniform(low[piece], high[piece])
-        energy = rng.uniform(CHANNEL_EDGES[channel], CHANNEL_EDGES[channel + 1])
-        order = np.argsort(time)
-        # Canonical names carry the mission's own: the embedding of a draw is not a new domain.
-        return EventList(time[order], energy=energy[order], gti=self.gti,
-                         instr=self.photons.instrument[0] or None)
-
-    def plot(self, ax=None, *, n_bins=None):
-        """Plot the binned photons with the decoded rate and its 68 % interval.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The current axes by default.
-        n_bins : int, optional
-            Bins of the data, a divisor of 512; about eight photons per bin by default.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-        """
-        from .plotting import plot_rate
-
-        return plot_rate(self, ax, n_bins)
+    def _drawn_summaries(self, n, seed):
+        """Hardness and fractional variability of draws of the latent."""
+        batch, shape, _, _ = self._draw(n, seed)
+        of_source, _ = _spectra(batch, shape)
+        soft, hard = of_source[:, :10].sum(dim=1), of_source[:, 10:19].sum(dim=1)
+        weight = batch.exposed / batch.exposed.sum(dim=1, keepdim=True)
+        deviation = torch.exp(shape.log_relative_rate(batch.exposed)) - 1
+        rms = torch.sqrt((weight * deviation**2).sum(dim=1))
+        return {"hardness": ((hard - soft) / (hard + soft)).numpy(),
+                "fractional_variability": rms.numpy()}
 
 
-def _seconds(times):
-    import astropy.units as u
+def _parts(batch, shape):
+    """Rate of source, background and both over the mean of both, by time bin."""
+    background = batch.background_fraction[:, None]
+    source = (1 - background) * torch.exp(shape.log_relative_rate(batch.exposed))
+    return source, background, source + background
 
-    return np.asarray(times.to_value(u.s) if isinstance(times, u.Quantity) else times, dtype=float)
 
-
-def _channel_weights(energy_range):
-    """Share of each channel inside an energy range, flat per keV inside a channel."""
-    if energy_range is None:
-        return np.ones(len(CHANNEL_EDGES) - 1)
-    import astropy.units as u
-
-    low, high = u.Quantity(energy_range, u.keV).to_value(u.keV)
-    lowest, highest = CHANNEL_EDGES[[0, -1]]
-    if not lowest <= low < high <= highest:
-        raise ValueError(f"energy_range must rise within {lowest} to {highest} keV, "
-                         f"not ({low}, {high})")
-    inside = (np.minimum(CHANNEL_EDGES[1:], high) - np.maximum(CHANNEL_EDGES[:-1], low))
-    return np.clip(inside / np.diff(CHANNEL_EDGES), 0, 1)
+def _spectra(batch, shape):
+    """Share of each channel in all photons, of the source and of the background, (n, 20)."""
+    source, background, _ = _parts(batch, shape)
+    weight = batch.exposed / batch.exposed.sum(dim=1, keepdim=True)
+    coarse = (source * weight).reshape(len(source), -1, COLOUR_BIN).sum(dim=2)
+    of_source = (coarse[:, None] @ torch.exp(shape.log_energy))[:, 0]
+    return of_source, background * batch.background

@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["log_density", "log_likelihood"]
+from .batch import N_COLOUR_BINS
+
+__all__ = ["expected_log_likelihood", "log_density", "log_likelihood",
+           "total_log_rate"]
 
 
 def log_density(shape, batch, cells):
@@ -47,4 +50,34 @@ def log_density(shape, batch, cells):
 def log_likelihood(shape, batch, cells):
     """Multinomial log-likelihood of the photons in some cells, up to a constant, shape (n,)."""
     total, _ = log_density(shape, batch, cells)
-    return torch.zeros(len(batch.exposed)).index_add(0, cells.source, cells.counts * total)
+    zero = total.new_zeros(len(batch.exposed))
+    return zero.index_add(0, cells.source, cells.counts * total)
+
+
+def expected_log_likelihood(shape, batch, density, *, first=0, step=1):
+    """Mean log-likelihood of one photon from a known density, shape (n,).
+
+    Parameters
+    ----------
+    shape : `~stingray_align.autodecoder.decoder.Shape`
+    batch : `~stingray_align.autodecoder.batch.Batch`
+    density : Tensor, shape (n, 512 / step, 20)
+        True probability of a photon to fall into each cell, at every ``step``-th time bin.
+    first, step : int
+        The first of those bins, and the step (1, 2 or 4).
+    """
+    n, bins = len(density), slice(first, None, step)
+    in_time = shape.log_time(batch.exposed) + torch.log1p(-batch.background_fraction)[:, None]
+    source = (in_time[:, bins].reshape(n, N_COLOUR_BINS, -1, 1) + shape.log_energy[:, :, None])
+    share = (batch.exposed / batch.exposed.sum(dim=1, keepdim=True))[:, bins]
+    floor = batch.background_fraction[:, None] * share
+    floor = (floor[:, :, None] * batch.background[:, None]).reshape(source.shape)
+    total = torch.logaddexp(source, torch.log(floor + 1e-30))
+    return (density.reshape(n, -1) * total.reshape(n, -1)).sum(dim=1)
+
+
+def total_log_rate(shape, batch):
+    """Log of the rate of source and background over its mean, shape (n, 512)."""
+    fraction = batch.background_fraction[:, None]
+    return torch.logaddexp(shape.log_relative_rate(batch.exposed) + torch.log1p(-fraction),
+                           torch.log(fraction + 1e-30))

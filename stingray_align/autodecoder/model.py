@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +12,21 @@ from torch import nn
 
 from .._files import BUNDLED, read_tensors, write_tensors
 from ..errors import ModelFileError
-from ..photons import N_TIME_BINS, Photons
+from ..photons import N_FINE_BINS, N_TIME_BINS
 from .batch import COLOUR_BIN, Batch, make_batch
 from .decoder import Decoder, Shape
-from .inference import Inference, smoothed
+from .descriptors import N_DESCRIPTORS, descriptors
+from .draws import drawn_log_rates, quantiles
+from .inference import FirstPass, LocalMixture, Smoothed, smoothed
+from .pulsations import pulsations
+from .refinement import SUB, Refined, Refinement, Spread
+from .residual import corrected_rate, scaled_fine
+from .spectrum import corrected_spectrum
 
 __all__ = ["CHUNK", "Inferred", "PoissonAutodecoder", "cell_rates", "one_thread"]
 
 #: Raised whenever the networks or their inputs change meaning.
-VERSION = 1
+VERSION = 2
 
 #: Sources worked on at once: the weights are read once for all, and the rest fits into the cache.
 CHUNK = 256
@@ -39,15 +45,19 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-class Inferred(NamedTuple):
-    """What one pass over a batch finds.
+@dataclass
+class Inferred:
+    """What the first pass over a batch finds.
 
     Attributes
     ----------
     batch : `~stingray_align.autodecoder.batch.Batch`
+    curves : `~stingray_align.autodecoder.inference.Smoothed`
     latent : Tensor, shape (n, n_latent)
     hidden : Tensor, shape (n, n_hidden)
-        What the networks remember of the photons, for the posterior.
+        What the networks remember of the photons, for the refinement.
+    descriptors : Tensor, shape (n, n_descriptors)
+        See `stingray_align.autodecoder.descriptors`.
     shape : `~stingray_align.autodecoder.decoder.Shape`
         Shape of the rate.
     offset : Tensor, shape (n, 512)
@@ -55,8 +65,10 @@ class Inferred(NamedTuple):
     """
 
     batch: Batch
+    curves: Smoothed
     latent: torch.Tensor
     hidden: torch.Tensor
+    descriptors: torch.Tensor
     shape: Shape
     offset: torch.Tensor
 
@@ -72,21 +84,28 @@ class PoissonAutodecoder:
         Width of the networks.
     n_rank : int
         Rank of the correlated part of the posterior covariance.
-    n_steps, n_posterior_steps : int
-        Optimiser steps for the curve, and afterwards for the posterior covariance.
+    encoder : bool
+        Whether networks find latent, refined rate and intervals from the photons. Without, each
+        latent is optimised, as in the original autodecoder (`stingray_align.autodecoder.latents`).
+    n_steps, n_refinement_steps, n_posterior_steps : int
+        Optimiser steps for decoder and first pass (and a tenth as many for its mixture of curves);
+        for the refinement; for the intervals, and again for the covariance of the latent. Without
+        encoder there are only the first.
     batch_size : int
         Sources per step.
     learning_rate : float
         Peak of the warm-up and cosine schedule of AdamW.
     latent_penalty, latent_noise : float
-        Weight of :math:`|z|^2` in the loss, and spread of the noise added to :math:`z`.
+        Weight of :math:`|z|^2` in the loss, and spread of the noise added to :math:`z`. Without
+        encoder those of `stingray_align.autodecoder.latents.train_decoder` are used.
     seed : int
         Seeds the initial weights, the order of the sources and the thinning.
 
     Attributes
     ----------
     networks_ : torch.nn.ModuleDict
-        ``decoder`` and ``inference``; present after `fit` or `load`.
+        ``decoder`` and, with an encoder, ``first_pass``, ``mixture``, ``refinement`` and
+        ``spread``; present after `fit` or `load`.
     curve_ : list of dict
         Steps, training loss and gain on held-out sources, as printed during `fit`.
     training_ : dict
@@ -104,13 +123,15 @@ class PoissonAutodecoder:
     96
     """
 
-    def __init__(self, *, n_latent=96, n_hidden=512, n_rank=24, n_steps=20_000,
-                 n_posterior_steps=3_000, batch_size=128, learning_rate=1.5e-3,
-                 latent_penalty=6e-4, latent_noise=0.03, seed=0):
+    def __init__(self, *, n_latent=96, n_hidden=512, n_rank=24, encoder=True, n_steps=20_000,
+                 n_refinement_steps=11_000, n_posterior_steps=1_500, batch_size=128,
+                 learning_rate=1.5e-3, latent_penalty=6e-4, latent_noise=0.03, seed=0):
         self.n_latent = n_latent
         self.n_hidden = n_hidden
         self.n_rank = n_rank
+        self.encoder = encoder
         self.n_steps = n_steps
+        self.n_refinement_steps = n_refinement_steps
         self.n_posterior_steps = n_posterior_steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -118,8 +139,9 @@ class PoissonAutodecoder:
         self.latent_noise = latent_noise
         self.seed = seed
 
-    _PARAMETERS = ("n_latent", "n_hidden", "n_rank", "n_steps", "n_posterior_steps", "batch_size",
-                   "learning_rate", "latent_penalty", "latent_noise", "seed")
+    _PARAMETERS = ("n_latent", "n_hidden", "n_rank", "encoder", "n_steps", "n_refinement_steps",
+                   "n_posterior_steps", "batch_size", "learning_rate", "latent_penalty",
+                   "latent_noise", "seed")
 
     def get_params(self):
         """The constructor's parameters as a dict."""
@@ -132,36 +154,41 @@ class PoissonAutodecoder:
     def _build(self):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return nn.ModuleDict({
-                "decoder": Decoder(self.n_latent, self.n_hidden),
-                "inference": Inference(self.n_latent, self.n_hidden, self.n_rank)})
+            networks = nn.ModuleDict({"decoder": Decoder(self.n_latent, self.n_hidden)})
+            if self.encoder:
+                networks["first_pass"] = FirstPass(self.n_latent, self.n_hidden)
+                networks["mixture"] = LocalMixture(self.n_hidden)
+                networks["refinement"] = Refinement(self.n_latent, self.n_hidden)
+                networks["spread"] = Spread(self.n_latent, self.n_hidden, self.n_rank)
+            return networks
 
     # -- training, saving, loading -----------------------------------------------------------
 
-    def fit(self, event_lists, *, checkpoint=None, progress=True):
+    def fit(self, event_lists, *, checkpoint=None, progress=True, device=None):
         """Train on sources, by random thinning of each source's photons.
 
         Parameters
         ----------
-        event_lists : sequence of stingray.EventList, or Photons
-            One entry per source.
+        event_lists : sequence of stingray.EventList, Photons, or SimulatedStream
+            One entry per source. A `~stingray_align.datasets.stream.SimulatedStream` knows the
+            truth of its sources, which are then scored by it.
         checkpoint : path-like, optional
-            File that holds the state of the training every few minutes. If it exists, and was
-            written with the same parameters and sources, training goes on from there.
+            File that holds the state of the training every few minutes, with the training curve
+            beside it (``.curve.ecsv``). If it exists, and was written with the same parameters
+            and sources, training goes on from there.
         progress : bool
             Print the training curve and show a progress bar.
+        device : {None, "cpu", "cuda"}
+            The GPU, if there is one, by default.
 
         Returns
         -------
         PoissonAutodecoder
             ``self``.
         """
-        from .training import fit_networks
+        from .training import fit_model
 
-        photons = (event_lists if isinstance(event_lists, Photons)
-                   else Photons.from_events(event_lists))
-        self.networks_, self.curve_ = fit_networks(self, photons, checkpoint, progress)
-        self.training_ = {"n_sources": len(photons), "n_photons": int(photons.offsets[-1])}
+        fit_model(self, event_lists, checkpoint, progress, device)
         return self
 
     def save(self, path):
@@ -219,7 +246,7 @@ class PoissonAutodecoder:
 
     @torch.inference_mode()
     def infer(self, photons):
-        """Latent and rate of a moderate number of sources.
+        """First pass over a moderate number of sources: latent, descriptors, and rate.
 
         Parameters
         ----------
@@ -230,30 +257,88 @@ class PoissonAutodecoder:
         Inferred
         """
         self._require_fitted()
-        decoder, inference = self.networks_["decoder"], self.networks_["inference"]
         batch = make_batch(photons)
         curves = smoothed(batch.per_bin, batch.exposed)
-        guess, hidden = inference.first_guess(batch, curves)
-        latent, hidden = inference.refined(guess, hidden, decoder(guess), batch)
-        shape = decoder(latent)
+        if not self.encoder:
+            latent = self._optimised(photons)
+            shape = self.networks_["decoder"](latent, batch.log_area)
+            nothing = torch.zeros(len(latent), N_DESCRIPTORS)
+            return Inferred(batch, curves, latent, latent, descriptors(nothing), shape, 0.0)
+        latent, hidden, raw = self.networks_["first_pass"](batch, curves)
+        shape = self.networks_["decoder"](latent, batch.log_area)
         decoded = shape.log_relative_rate(batch.exposed)
-        offset = inference.mixture(decoded, hidden, curves) - decoded
-        return Inferred(batch, latent, hidden, shape.moved(offset), offset)
+        offset = self.networks_["mixture"](decoded, hidden, curves) - decoded
+        return Inferred(batch, curves, latent, hidden, descriptors(raw), shape.moved(offset),
+                        offset)
+
+    def _optimised(self, photons):
+        from .latents import optimise_latents
+
+        with torch.inference_mode(False):
+            return optimise_latents(self.networks_["decoder"], photons,
+                                    start=torch.zeros(self.n_latent))
 
     @torch.inference_mode()
-    def posterior(self, inferred):
-        """Gaussian posterior over the latent, see `~stingray_align.autodecoder.inference`."""
-        return self.networks_["inference"].posterior(inferred.latent, inferred.hidden,
-                                                     inferred.batch)
+    def refine(self, inferred):
+        """Refined latent, rate and intervals, see `stingray_align.autodecoder.refinement`.
+
+        Parameters
+        ----------
+        inferred : Inferred
+
+        Returns
+        -------
+        Refined
+        """
+        if not self.encoder:
+            return Refined(inferred.latent, inferred.hidden, inferred.shape, inferred.shape)
+        refined = self.networks_["refinement"](inferred.batch, inferred.curves, inferred.latent,
+                                               inferred.hidden, self.networks_["decoder"])
+        shape = corrected_spectrum(refined.shape, inferred.batch)
+        return refined._replace(shape=corrected_rate(shape, inferred.batch))
 
     @torch.inference_mode()
-    def decode(self, latent):
-        """Shape of the rate for latents (n, n_latent)."""
+    def fine(self, inferred, refined):
+        """Log of the rate in each fine cell over that of its time bin, Tensor (n, 4096).
+
+        Bursts inside a bin, and pulsations (`stingray_align.autodecoder.pulsations`).
+        """
+        batch = inferred.batch
+        fine = torch.zeros(len(refined.latent), N_FINE_BINS)
+        if self.encoder:
+            fine = self.networks_["refinement"].fine(batch, refined.shape)
+            fine = scaled_fine(fine, refined.shape, batch)
+        return fine + torch.log(pulsations(batch, refined.shape, fine))
+
+    @torch.inference_mode()
+    def posterior(self, inferred, refined):
+        """Gaussian posterior of the latent, a `~stingray_align.autodecoder.refinement.Posterior`.
+        """
+        if not self.encoder:
+            from .laplace import laplace
+
+            with torch.inference_mode(False):
+                return laplace(self.networks_["decoder"], refined.latent, inferred.batch)
+        return self.networks_["spread"](refined, inferred.batch)
+
+    @torch.inference_mode()
+    def decode(self, latent, batch):
+        """Shape of the rate for latents (n, n_latent) behind the instruments of a batch."""
         self._require_fitted()
-        return self.networks_["decoder"](torch.as_tensor(latent, dtype=torch.float32))
+        latent = torch.as_tensor(latent, dtype=torch.float32)
+        return self.networks_["decoder"](latent, batch.log_area)
 
-    def band_rates(self, photons):
-        """Expected photon rate of each source in the three CSC bands.
+    # -- rates and uncertainties of many sources -----------------------------------------------
+
+    def _chunks(self, photons, size=CHUNK):
+        self._require_fitted()
+        with one_thread():
+            for first in range(0, len(photons), size):
+                inferred = self.infer(photons[first:first + size])
+                yield slice(first, first + size), inferred
+
+    def first_pass_rates(self, photons):
+        """Expected rate of each source in the three CSC bands, by the first pass alone.
 
         Parameters
         ----------
@@ -266,14 +351,103 @@ class PoissonAutodecoder:
             (in gaps what the model expects there).
         """
         rates = np.empty((len(photons), N_TIME_BINS, len(BANDS)), dtype=np.float32)
-        with one_thread():
-            for first in range(0, len(photons), CHUNK):
-                part = photons[first:first + CHUNK]
-                inferred = self.infer(part)
-                cells = cell_rates(inferred)
-                for k, (low, high) in enumerate(BANDS):
-                    rates[first:first + CHUNK, :, k] = cells[:, :, low:high].sum(dim=2)
+        for rows, inferred in self._chunks(photons):
+            rates[rows] = _in_bands(cell_rates(inferred.batch, inferred.shape))
         return rates
+
+    def band_rates(self, photons):
+        """Expected rate of each source in the three CSC bands, refined.
+
+        Parameters
+        ----------
+        photons : Photons
+
+        Returns
+        -------
+        ndarray of float32, shape (n, 4096, 3)
+            ct/s in 0.5-1.2, 1.2-2 and 2-7 keV, source and background together, in each fine cell
+            of the window (in gaps what the model expects there).
+        """
+        rates = np.empty((len(photons), N_FINE_BINS, len(BANDS)), dtype=np.float32)
+        for rows, inferred in self._chunks(photons):
+            refined = self.refine(inferred)
+            in_bins = _in_bands(cell_rates(inferred.batch, refined.shape))
+            fine = torch.exp(self.fine(inferred, refined)).numpy()
+            rates[rows] = np.repeat(in_bins, SUB, axis=1) * fine[:, :, None]
+        return rates
+
+    def quantiles(self, photons, levels):
+        """Quantiles of the posterior of rate, mean rate, hardness ratio and variability.
+
+        Parameters
+        ----------
+        photons : Photons
+        levels : array_like, shape (n_levels,)
+            Probabilities between 0 and 1, rising.
+
+        Returns
+        -------
+        dict of ndarray
+            ``rate`` (n, 512, n_levels): rate in 0.5-7 keV of source and background, ct/s, at a
+            random time of each time bin; ``mean_rate`` (n, n_levels): mean rate in 0.5-8 keV of
+            source and background, ct/s; ``hardness`` (n, n_levels): hardness ratio
+            (H - S) / (H + S) of the source, S in 0.5-2 and H in 2-7 keV;
+            ``fractional_variability`` (n, n_levels): rms over mean of the source's rate.
+
+        Raises
+        ------
+        stingray_align.errors.ModelFileError
+            If the model has no encoder: its intervals come from `posterior` alone.
+        """
+        if not self.encoder:
+            raise ModelFileError("a model without encoder has no quantiles: use the draws of an "
+                                 "Embedding")
+        levels = np.asarray(levels, dtype=float)
+        parts = [quantiles(inferred, self.refine(inferred), levels)
+                 for _, inferred in self._chunks(photons)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def drawn_rates(self, photons, n_draws, seed=0):
+        """Draws of the rate, without its uncertain mean.
+
+        Parameters
+        ----------
+        photons : Photons
+        n_draws, seed : int
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_draws, 512)
+            Rate in 0.5-8 keV over the mean, source and background together.
+        """
+        rates = np.empty((len(photons), n_draws, N_TIME_BINS), dtype=np.float32)
+        generator = torch.Generator().manual_seed(seed)
+        for rows, inferred in self._chunks(photons, max(1, 2 * CHUNK // n_draws)):
+            refined = self.refine(inferred)
+            _, _, log_rates = self.drawn(inferred, refined, n_draws, generator)
+            rates[rows] = torch.exp(log_rates).numpy()
+        return rates
+
+    @torch.inference_mode()
+    def drawn(self, inferred, refined, n_draws, generator):
+        """Draws from the posterior of ``n`` sources.
+
+        Returns
+        -------
+        batch : Batch
+            Each source ``n_draws`` times.
+        shape : Shape
+            Shape of the source's rate for each draw of the latent.
+        log_rates : Tensor, shape (n, n_draws, 512)
+            Log of the total rate over its mean, calibrated.
+        """
+        posterior = self.posterior(inferred, refined)
+        batch = inferred.batch.repeated(n_draws)
+        many = type(posterior)(*(x.repeat_interleave(n_draws, dim=0) for x in posterior))
+        offsets = ((getattr(refined.shape, head) - getattr(refined.decoded, head))
+                   .repeat_interleave(n_draws, dim=0) for head in "gs")
+        shape = self.decode(many.draw(generator), batch).moved(*offsets)
+        return batch, shape, drawn_log_rates(shape, batch, refined, n_draws)
 
 
 @cache
@@ -285,14 +459,17 @@ def _bundled(name):
     return PoissonAutodecoder.load(path)
 
 
+def _in_bands(cells):
+    return torch.stack([cells[:, :, low:high].sum(dim=2) for low, high in BANDS], dim=2).numpy()
+
+
 @torch.inference_mode()
-def cell_rates(inferred):
+def cell_rates(batch, shape):
     """Total expected rate in ct/s per time bin and channel, shape (n, 512, 20).
 
     The amplitude is (N + 1/2) / exposure, the posterior mean of a Poisson rate under Jeffreys'
     prior.
     """
-    batch, shape = inferred.batch, inferred.shape
     in_time = torch.exp(shape.log_relative_rate(batch.exposed))
     in_energy = torch.exp(shape.log_energy).repeat_interleave(COLOUR_BIN, dim=1)
     fraction = batch.background_fraction[:, None, None]

@@ -1,9 +1,11 @@
-"""Data to learn, test and compare with: a simulated population with known truth."""
+"""Data to learn, test and compare with: simulated populations with known truth."""
 
 import importlib
 
-_OBJECTS = {"CLASSES": "population", "Population": "population", "simulate_photons": "population",
-            "simulate_population": "population", "write_prose": "prose"}
+_OBJECTS = {"CLASSES": "population", "Population": "population", "SimulatedSources": "_sources",
+            "simulate_challenge": "challenge", "simulate_photons": "population",
+            "simulate_population": "population", "simulate_through": "population",
+            "write_prose": "prose"}
 
 __all__ = list(_OBJECTS)
 

@@ -35,11 +35,29 @@ def red_noise(rng, slope, rms):
     """
     # Modes of twice the window, so that its two ends are not tied, down to 1/512 of the window:
     # what is faster has little power and no effect on what the model sees.
-    n_modes = N_CELLS // 4
-    frequency = np.log(np.arange(1, n_modes + 1, dtype=np.float32))
+    frequency = np.log(np.arange(1, N_CELLS // 4 + 1, dtype=np.float32))
     amplitude = np.exp(-0.5 * slope[:, None].astype(np.float32) * frequency)
-    modes = np.zeros((len(slope), N_CELLS + 1), dtype=np.complex64)
-    noise = rng.standard_normal((len(slope), 2 * n_modes), dtype=np.float32)
+    return log_normal_noise(rng, amplitude, rms)
+
+
+def log_normal_noise(rng, amplitude, rms):
+    """Log-normal noise of mean one whose logarithm has a given power spectrum.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    amplitude : ndarray of float32, shape (n, n_modes)
+        Root of the power at 1, 2, ... ``n_modes`` cycles in twice the window, up to a factor.
+    rms : ndarray, shape (n,)
+        Standard deviation of the logarithm.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, N_CELLS)
+    """
+    n, n_modes = amplitude.shape
+    modes = np.zeros((n, N_CELLS + 1), dtype=np.complex64)
+    noise = rng.standard_normal((n, 2 * n_modes), dtype=np.float32)
     modes[:, 1:n_modes + 1] = noise.view(np.complex64) * amplitude
     log_rate = irfft(modes, n=2 * N_CELLS, axis=1)[:, :N_CELLS]
     drawn = np.sqrt((amplitude**2).sum(axis=1)) / N_CELLS
@@ -71,6 +89,23 @@ def folded(profile, period, duration, phase, wander=None):
     if wander is not None:
         size, length, start = (np.asarray(w)[:, None] for w in wander)
         cycles = cycles + size * np.sin(2 * np.pi * (cycles / length + start))
+    return cycled(profile, cycles)
+
+
+def cycled(profile, cycles):
+    """A periodic profile averaged over each cell, for any clock.
+
+    Parameters
+    ----------
+    profile : ndarray, shape (n, 256)
+        One cycle, any height.
+    cycles : ndarray, shape (n, N_CELLS + 1)
+        Cycles passed at the cell edges, ascending.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, N_CELLS)
+    """
     # The integral of the profile up to each edge: whole turns, then a table, then its slope.
     integral = np.zeros((len(profile), _PHASES + 1))
     np.cumsum(profile / _PHASES, axis=1, out=integral[:, 1:])

@@ -8,7 +8,7 @@ bare and the covered one. Everything is drawn for a chunk of sources at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri
@@ -20,10 +20,11 @@ from ._classes import CLASSES
 from ._shapes import N_CELLS
 
 CHUNK = 512
-_NAMES = _spectra.NAMES
-_BACKGROUND_RATE = np.array([INSTRUMENTS[name].background_rate for name in _NAMES])
-_MAXIMUM_RATE = np.array([INSTRUMENTS[name].maximum_rate for name in _NAMES])
-_FRAME_TIME = np.array([INSTRUMENTS[name].frame_time for name in _NAMES])
+_BACKGROUND_SHARE = (0.1, 0.8)      # the most that a background may make up of all counts
+NAMES = _spectra.NAMES
+_BACKGROUND_RATE = np.array([INSTRUMENTS[name].background_rate for name in NAMES])
+MAXIMUM_RATE = np.array([INSTRUMENTS[name].maximum_rate for name in NAMES])
+FRAME_TIME = np.array([INSTRUMENTS[name].frame_time for name in NAMES])
 DEFAULT_INSTRUMENTS = {"ACIS-I": 0.3, "ACIS-S": 0.3, "EPIC-pn": 0.13, "EPIC-MOS": 0.09,
                        "NICER": 0.09, "XRT": 0.09}
 _BAND_OF_BIN = np.stack([_spectra.in_range(a, b)
@@ -69,13 +70,7 @@ def draw_counts(rng, counts, size):
     ndarray, shape (size,)
     """
     if not isinstance(counts, str):
-        try:
-            low, high = (float(c) for c in counts)
-        except (TypeError, ValueError):
-            raise ValueError(f"counts={counts!r} is neither a name nor (low, high)") from None
-        if not 0 < low <= high:
-            raise ValueError(f"counts=({low:g}, {high:g}) must satisfy 0 < low <= high")
-        return low * (high / low) ** rng.random(size)
+        return log_uniform(rng, positive_range("counts", counts), size)
     if counts == "csc":
         return _catalogue_counts(rng.random(size))
     if counts == "bright":
@@ -87,6 +82,28 @@ def draw_counts(rng, counts, size):
                          draw_counts(rng, (1.0, 1e5), size))
     raise ValueError(f"counts={counts!r} is not known: use 'csc', 'bright', 'training' or "
                      "(low, high)")
+
+
+def check_counts(counts):
+    """Refuse distributions of counts that are not known."""
+    draw_counts(np.random.default_rng(0), counts, 0)
+
+
+def positive_range(name, limits):
+    """The two numbers of ``(low, high)``, after a check."""
+    try:
+        low, high = (float(c) for c in limits)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={limits!r} must be two numbers, (low, high)") from None
+    if not 0 < low <= high:
+        raise ValueError(f"{name}=({low:g}, {high:g}) must satisfy 0 < low <= high")
+    return low, high
+
+
+def log_uniform(rng, limits, size):
+    """Numbers between two limits, each factor equally likely."""
+    low, high = limits
+    return low * (high / low) ** rng.random(size)
 
 
 def _catalogue_counts(u):
@@ -109,10 +126,10 @@ def instrument_weights(instruments):
         instruments = {instruments: 1.0}
     elif not isinstance(instruments, dict):
         instruments = dict.fromkeys(instruments, 1.0)
-    unknown = set(instruments) - set(_NAMES)
+    unknown = set(instruments) - set(NAMES)
     if unknown or not instruments:
-        raise ValueError(f"unknown instruments {sorted(unknown)}: use {', '.join(_NAMES)}")
-    weights = np.array([float(instruments.get(name, 0.0)) for name in _NAMES])
+        raise ValueError(f"unknown instruments {sorted(unknown)}: use {', '.join(NAMES)}")
+    weights = np.array([float(instruments.get(name, 0.0)) for name in NAMES])
     return weights / weights.sum()
 
 
@@ -142,8 +159,8 @@ class Chunk:
         Good time intervals of each source.
     exposure : ndarray, shape (n, N_CELLS)
         Exposed seconds of each cell.
-    level : ndarray, shape (2, n, N_CELLS)
-        ``f_k(t)``, of mean count rate scale one.
+    level : ndarray, shape (2 or 3, n, N_CELLS)
+        ``f_k(t)`` of the components and, where it varies, of the background.
     spectrum : ndarray, shape (3, n, N_BINS)
         Counts per s and bin of the two components at ``f_k = 1``, and of the background.
     background : ndarray, shape (n, 4)
@@ -170,8 +187,9 @@ class Chunk:
     def rate(self):
         """True rate including background, shape (n, N_CELLS, 3) in ct/s."""
         bands = self.band_rates()[:, :, :3]
-        rate = np.einsum("knt,knb->ntb", self.level, bands[:2], optimize=True)
-        return rate + bands[2][:, None]
+        varying = len(self.level)
+        rate = np.einsum("knt,knb->ntb", self.level, bands[:varying], optimize=True)
+        return rate + bands[varying:].sum(axis=0)[:, None]
 
     def exposed(self):
         """Exposed fraction of each time bin of `Photons`, shape (n, 512)."""
@@ -180,7 +198,65 @@ class Chunk:
         return np.minimum(seconds / width[:, None], 1.0).astype(np.float32)
 
 
-def simulate(rng, size, counts, classes, weights, *, photons=True):
+@dataclass(frozen=True)
+class Windows:
+    """When each source is observed; made by `Windows.of`.
+
+    Parameters
+    ----------
+    gti : list of ndarray, shape (m, 2)
+        Good time intervals of each source, in s since the first one's start.
+    duration, exposed : ndarray, shape (n,)
+        Length with and without the gaps in s.
+    exposure : ndarray, shape (n, N_CELLS)
+        Exposed seconds of each cell.
+    """
+
+    gti: list
+    duration: np.ndarray
+    exposed: np.ndarray
+    exposure: np.ndarray
+
+    @classmethod
+    def of(cls, gti):
+        """Windows with given good time intervals."""
+        duration = np.array([g[-1, 1] for g in gti])
+        exposed = np.array([np.sum(g[:, 1] - g[:, 0]) for g in gti])
+        return cls(gti, duration, exposed, _cell_exposure(gti, duration))
+
+    def __getitem__(self, rows):
+        return Windows([self.gti[i] for i in rows], self.duration[rows], self.exposed[rows],
+                       self.exposure[rows])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Sources as they are, before photons are drawn.
+
+    Parameters
+    ----------
+    windows : Windows
+    level : ndarray, shape (2 or 3, n, N_CELLS)
+        As in `Chunk`.
+    emitted : ndarray, shape (2, n, N_BINS)
+        Absorbed photon spectra of the two components at ``f_k = 1``, up to ``scale``.
+    scale : ndarray, shape (n,)
+        Photons per s and cm2 of one unit of ``emitted``.
+    spectrum : ndarray, shape (3, n, N_BINS)
+        As in `Chunk`.
+    facts : dict of ndarray
+        Columns of the truth table.
+    """
+
+    windows: Windows
+    level: np.ndarray
+    emitted: np.ndarray
+    scale: np.ndarray
+    spectrum: np.ndarray
+    facts: dict
+
+
+def simulate(rng, size, counts, classes, weights, *, duration=None, photons=True):
     """Simulate ``size`` sources.
 
     Parameters
@@ -192,6 +268,8 @@ def simulate(rng, size, counts, classes, weights, *, photons=True):
     classes : list of str
     weights : ndarray
         Probability of each instrument.
+    duration : tuple or None
+        Shortest and longest window in s; by default what the instruments are used for.
     photons : bool
         False leaves the photons out, for when only the true rates are wanted again.
 
@@ -199,56 +277,164 @@ def simulate(rng, size, counts, classes, weights, *, photons=True):
     -------
     Chunk
     """
+    scene = _draw_scene(rng, size, counts, classes, weights, duration)
+    return observe(rng, scene, photons=photons)
+
+
+def simulate_through(rng, size, counts, classes, instrument, reference, stream, *, duration=None,
+                     photons=True):
+    """Simulate ``size`` sources of a reference instrument and observe them through another.
+
+    The sources are drawn from ``rng`` alone, the observation from a random stream of its own, so
+    that calls which differ in ``instrument`` and ``stream`` only are independent observations of
+    the same sources. There are no gaps.
+
+    Parameters
+    ----------
+    rng, size, counts, classes, duration, photons
+        As in `simulate`; ``counts`` are those of the reference instrument.
+    instrument, reference : str
+        Names of instruments.
+    stream : int
+        Number of the observation.
+
+    Returns
+    -------
+    Chunk
+    """
+    scene = _draw_scene(rng, size, counts, classes, instrument_weights(reference), duration,
+                        gaps=False)
+    start, direction = _start(rng, size), _direction(rng, size)
+    rng = np.random.default_rng([*rng.integers(2**32, size=2), stream])
+    chunk = observe(rng, _seen_through(rng, scene, NAMES.index(instrument)), photons=photons)
+    return replace(chunk, start=start, truth=chunk.truth | direction)
+
+
+def _draw_scene(rng, size, counts, classes, weights, duration, *, gaps=True):
     row = _draw_rows(rng, size, classes)
     par = {name: _draw_range(rng, bounds[row]) for name, bounds in _RANGES.items()}
     par["amplitude"] = np.minimum(par["amplitude"], _amplitude_limit(row))
-    instrument = rng.choice(len(_NAMES), size, p=weights)
+    instrument = rng.choice(len(NAMES), size, p=weights)
     total = draw_counts(rng, counts, size)
     only_background = np.array([not entry.spectrum for entry, _ in _ROWS])[row]
     ceiling = np.where(only_background, 50.0 * _BACKGROUND_RATE[instrument],
-                       _MAXIMUM_RATE[instrument])
-    gti = _good_times(rng, instrument, total / ceiling)
-    duration = np.array([g[-1, 1] for g in gti])
-    exposure = _cell_exposure(gti, duration)
-    exposed = np.array([np.sum(g[:, 1] - g[:, 0]) for g in gti])
+                       MAXIMUM_RATE[instrument])
+    windows = Windows.of(_good_times(rng, instrument, total / ceiling, duration, gaps))
     # Nowhere does a source aperture hold 10,000 photons of mere background.
-    total[only_background] = np.minimum(total, 2.0 * ceiling * exposed)[only_background]
+    total[only_background] = np.minimum(total,
+                                        2.0 * ceiling * windows.exposed)[only_background]
 
-    light = _LightCurves(rng, row, par, duration, exposure)
-    steady, second = _photon_spectra(row, par, light.split, light.covered, light.event)
-    spectrum = np.stack([_spectra.fold(steady, instrument), _spectra.fold(second, instrument),
-                         _background(instrument)])
-    spectrum[0, only_background] = spectrum[2, only_background]
-    spectrum[1, only_background] = 0.0
-
-    # Brightness is scaled so that source and background make up the expected counts.
-    seen = np.stack([np.einsum("nt,nt->n", f, exposure) for f in light.level])
-    in_band = spectrum[:, :, _spectra.IN_BAND].sum(axis=2)
-    scatter = rng.lognormal(0.0, 0.7, size)
-    background = np.minimum(_BACKGROUND_RATE[instrument] * scatter * exposed,
-                            total * rng.uniform(0.1, 0.8, size))
+    light = _LightCurves(rng, row, par, windows.duration, windows.exposure)
+    emitted = np.stack(_photon_spectra(row, par, light.split, light.covered, light.event))
+    background = np.minimum(_typical_background(rng, instrument, windows),
+                            total * rng.uniform(*_BACKGROUND_SHARE, size))
     background[only_background] = 0.0
-    scale = (total - background) / (seen * in_band[:2]).sum(axis=0)
-    spectrum[:2] *= scale[:, None]
-    spectrum[2] *= (background / exposed)[:, None]
+    source = total - background
+    spectrum, scale = count_spectra(light.level, emitted, instrument,
+                                    background_spectra(instrument), windows, source, background)
+    facts = measured(light.level, emitted, scale, spectrum, instrument, windows, source,
+                     background)
+    facts |= _class_facts(row, par, light, facts)
+    return Scene(windows, light.level, emitted, scale, spectrum, facts)
 
-    truth = _truth(row, par, light, instrument, duration, exposed, seen, spectrum,
-                   (steady, second), scale, only_background, total - background, background,
-                   exposure)
-    expected = np.einsum("kn,knb->nb", np.stack([np.where(only_background, s, 0.0)
-                                                 for s in seen] + [exposed]),
-                         spectrum @ _BAND_OF_BIN)
+
+def _typical_background(rng, instrument, windows):
+    """Counts of an instrument's usual background in a window, within a factor of about two."""
+    scatter = rng.lognormal(0.0, 0.7, len(instrument))
+    return _BACKGROUND_RATE[instrument] * scatter * windows.exposed
+
+
+def _seen_through(rng, scene, number):
+    """A scene whose sources are seen through the instrument of that number."""
+    instrument = np.full(len(scene.scale), number)
+    windows = scene.windows
+    spectrum = np.stack([*(_spectra.fold(photons, instrument) * scene.scale[:, None]
+                           for photons in scene.emitted), background_spectra(instrument)])
+    counts = np.einsum("kn,knb->nb", _exposed_levels(scene.level, windows)[:2], spectrum[:2])
+    source = counts @ _spectra.IN_BAND
+    share = rng.uniform(*_BACKGROUND_SHARE, len(source))
+    background = np.minimum(_typical_background(rng, instrument, windows),
+                            source * share / (1.0 - share))
+    spectrum[2] *= (background / windows.exposed)[:, None]
+    own = {"instrument": np.array(NAMES)[instrument], "source_counts": source,
+           "background_counts": background, "hardness": _hardness(counts)}
+    return replace(scene, spectrum=spectrum, facts=scene.facts | own)
+
+
+def observe(rng, scene, *, photons=True):
+    """Draw what an observation of a scene finds: photons, and an estimate of the background.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    scene : Scene
+    photons : bool
+        False leaves the photons out.
+
+    Returns
+    -------
+    Chunk
+    """
+    windows, size = scene.windows, len(scene.scale)
+    # An annulus around background and nothing else sees what the aperture sees.
+    nothing_else = ~scene.emitted.any(axis=(0, 2))
+    seen = np.where(nothing_else, _exposed_levels(scene.level, windows)[:2], 0.0)
+    expected = np.einsum("kn,knb->nb", np.stack([*seen, windows.exposed]),
+                         scene.spectrum @ _BAND_OF_BIN)
     estimate = _annulus(rng, expected)
-    start = rng.uniform(1e8, 8e8, size)
-    truth["ra"] = rng.uniform(0.0, 360.0, size)
-    truth["dec"] = np.degrees(np.arcsin(rng.uniform(-1.0, 1.0, size)))
+    start = _start(rng, size)
+    direction = _direction(rng, size)
     if photons:
-        owner, time, energy = _draw_photons(rng, light.level, exposure, exposed, spectrum, gti,
-                                            duration)
+        owner, time, energy = _draw_photons(rng, scene.level, windows.exposure, windows.exposed,
+                                            scene.spectrum, windows.gti, windows.duration)
     else:
         owner, time, energy = np.empty(0, int), np.empty(0), np.empty(0, np.float32)
-    truth["counts"] = np.bincount(owner[(energy >= 0.5) & (energy < 8.0)], minlength=size)
-    return Chunk(truth, start, gti, exposure, light.level, spectrum, estimate, owner, time, energy)
+    counts = np.bincount(owner[(energy >= 0.5) & (energy < 8.0)], minlength=size)
+    return Chunk(scene.facts | direction | {"counts": counts}, start, windows.gti,
+                 windows.exposure, scene.level, scene.spectrum, estimate, owner, time, energy)
+
+
+def _start(rng, size):
+    return rng.uniform(1e8, 8e8, size)
+
+
+def _direction(rng, size):
+    return {"ra": rng.uniform(0.0, 360.0, size),
+            "dec": np.degrees(np.arcsin(rng.uniform(-1.0, 1.0, size)))}
+
+
+def _exposed_levels(level, windows):
+    return np.stack([np.einsum("nt,nt->n", f, windows.exposure) for f in level])
+
+
+def count_spectra(level, emitted, instrument, behind, windows, source, background):
+    """Scale spectra so that source and background make up the expected counts.
+
+    Parameters
+    ----------
+    level, emitted, windows
+        As in `Scene`; sources without any emission are given the background's spectrum.
+    instrument : ndarray of int
+        Index into the names of the instruments.
+    behind : ndarray, shape (n, N_BINS)
+        Spectrum of the background, one count in 0.5-8 keV.
+    source, background : ndarray, shape (n,)
+        Expected counts in 0.5-8 keV.
+
+    Returns
+    -------
+    spectrum, scale : ndarray
+        As in `Scene`.
+    """
+    spectrum = np.stack([*(_spectra.fold(photons, instrument) for photons in emitted), behind])
+    nothing = ~emitted.any(axis=(0, 2))
+    spectrum[0, nothing] = spectrum[2, nothing]
+    seen = _exposed_levels(level, windows)[:2]
+    in_band = spectrum[:2, :, _spectra.IN_BAND].sum(axis=2)
+    scale = source / (seen * in_band).sum(axis=0)
+    spectrum[:2] *= scale[:, None]
+    spectrum[2] *= (background / windows.exposed)[:, None]
+    return spectrum, scale
 
 
 def _draw_rows(rng, size, classes):
@@ -278,19 +464,26 @@ def _amplitude_limit(row):
 
 
 # ---- exposure ---------------------------------------------------------------------------------
-def _good_times(rng, instrument, least):
-    """Good time intervals of each source, the first from 0, of about ``least`` s or more."""
+def _good_times(rng, instrument, least, limits, gaps):
+    """Good time intervals of each source, the first from 0.
+
+    They are of about ``least`` s or more, or of a length between two limits.
+    """
     n = len(instrument)
     which = rng.random(n)
     # Mostly 1-200 ks with a median of 30 ks, and a tail at either end.
     duration = np.select([which < 0.07, which < 0.93],
                          [100.0 * 10.0 ** rng.random(n), 1e3 * 200.0 ** (rng.random(n) ** 0.6)],
                          2e5 * 2.5 ** rng.random(n))
-    orbits = np.isin(instrument, [_NAMES.index("NICER"), _NAMES.index("XRT")])
+    orbits = np.isin(instrument, [NAMES.index("NICER"), NAMES.index("XRT")])
     share = np.where(orbits, rng.uniform(0.12, 0.45, n), 0.9)
     # Bright sources are watched long enough (or elsewhere) for the camera to cope.
     duration = np.clip(np.maximum(duration, least / share), 100.0, 5e5)
-    xmm = np.isin(instrument, [_NAMES.index("EPIC-pn"), _NAMES.index("EPIC-MOS")])
+    if limits is not None:
+        duration = log_uniform(rng, limits, n)
+    if not gaps:
+        return [np.array([[0.0, length]]) for length in duration]
+    xmm = np.isin(instrument, [NAMES.index("EPIC-pn"), NAMES.index("EPIC-MOS")])
     screened = xmm & (rng.random(n) < 0.4)
     split = ~xmm & ~orbits & (rng.random(n) < 0.08)
     intervals = []
@@ -577,8 +770,9 @@ def _photon_spectra(row, par, split, covered, event):
     return steady, second
 
 
-def _background(instrument):
-    table = np.stack([_spectra.background_spectrum(name) for name in _NAMES])
+def background_spectra(instrument):
+    """Typical background of instruments given by number, one count in 0.5-8 keV."""
+    table = np.stack([_spectra.background_spectrum(name) for name in NAMES])
     return table[instrument]
 
 
@@ -587,16 +781,48 @@ _SOFT = _spectra.in_range(0.5, 2.0)
 _HARD = _spectra.in_range(2.0, 7.0)
 
 
-def _truth(row, par, light, instrument, duration, exposed, seen, spectrum, photons, scale,
-           only_background, source, background, exposure):
-    kind = light.kind.copy()
-    counts = np.einsum("kn,knb->nb", seen, spectrum[:2])
+def measured(level, emitted, scale, spectrum, instrument, windows, source, background):
+    """Columns of the truth table that follow from light curves and spectra.
+
+    Parameters
+    ----------
+    level, emitted, scale, spectrum, windows
+        As in `Scene`.
+    instrument, source, background
+        As in `count_spectra`.
+
+    Returns
+    -------
+    dict of ndarray
+    """
+    seen = _exposed_levels(level, windows)[:2]
+    energy = sum(s * (photons @ _ENERGY_05_7) for s, photons in zip(seen, emitted))
+    variability = _fractional_variability(level, spectrum, windows.exposure, windows.exposed)
+    nothing = ~emitted.any(axis=(0, 2))
+    hardness = np.where(nothing, np.nan,
+                        _hardness(np.einsum("kn,knb->nb", seen, spectrum[:2])))
+    return {
+        "instrument": np.array(NAMES)[instrument],
+        "exposure": windows.exposed, "duration": windows.duration,
+        "source_counts": np.where(nothing, 0.0, source),
+        "background_counts": np.where(nothing, source, background),
+        "flux": np.where(nothing, np.nan, scale * energy / windows.exposed),
+        "hardness": hardness, "soft": np.nan_to_num(hardness, nan=0.0) < -0.75,
+        "fractional_variability": variability, "variable": variability > 0.1,
+    }
+
+
+def _hardness(counts):
+    """(H - S) / (H + S) of counts per fine bin."""
     soft, hard = counts @ _SOFT, counts @ _HARD
-    energy = sum(s * (p @ _ENERGY_05_7) for s, p in zip(seen, photons))
-    variability = _fractional_variability(light.level, spectrum, exposure, exposed)
+    return (hard - soft) / (hard + soft)
+
+
+def _class_facts(row, par, light, facts):
+    """Columns of the truth table that follow from a source's class, and labels."""
+    kind, variability = light.kind.copy(), facts["fractional_variability"]
     has_power_law = (_FIRST[row] == "power law") | (_SECOND[row] == "power law")
     period = np.where(np.isin(kind, PERIODIC_KINDS), par["period"], np.nan)
-    hardness = np.where(only_background, np.nan, (hard - soft) / (hard + soft))
 
     # The label says what the light curve shows in this window, not what the class could do.
     missed = ~np.isin(kind, ("constant", "red noise")) & ~light.happened
@@ -605,21 +831,13 @@ def _truth(row, par, light, instrument, duration, exposed, seen, spectrum, photo
     kind[variability < 0.03] = "constant"
     return {
         "class": np.array([entry.name for entry, _ in _ROWS])[row],
-        "instrument": np.array(_NAMES)[instrument],
-        "exposure": exposed, "duration": duration,
-        "source_counts": np.where(only_background, 0.0, source),
-        "background_counts": np.where(only_background, source, background),
-        "flux": np.where(only_background, np.nan, scale * energy / exposed),
         "photon_index": np.where(has_power_law, par["photon_index"], np.nan),
-        "kT": par["kt"], "n_h": par["n_h"], "hardness": hardness,
-        "fractional_variability": variability, "period": period,
+        "kT": par["kt"], "n_h": par["n_h"], "period": period,
         "timescale": np.where(missed, np.nan, light.timescale), "time_shape": kind,
-        "periodic": np.nan_to_num(period, nan=np.inf) <= duration / 2,
+        "periodic": np.nan_to_num(period, nan=np.inf) <= facts["duration"] / 2,
         "eclipsing": (kind == "eclipses") & light.happened,
         "flaring": np.isin(kind, _EVENT_KINDS) & light.happened & (variability > 0.1),
-        "soft": np.nan_to_num(hardness, nan=0.0) < -0.75,
         "absorbed": np.nan_to_num(par["n_h"]) >= 1.0,
-        "variable": variability > 0.1,
     }
 
 
@@ -649,7 +867,7 @@ def _draw_photons(rng, level, exposure, exposed, spectrum, gti, duration):
     owner, time, energy = [], [], []
     for k in range(3):
         rows = np.flatnonzero(total[k] > 0)
-        curves = level[k, rows] if k < 2 else np.ones((len(rows), 1), dtype=np.float32)
+        curves = level[k, rows] if k < len(level) else np.ones((len(rows), 1), dtype=np.float32)
         steady = curves.max(axis=1) == curves.min(axis=1)
         gathered = np.cumsum(curves[~steady] * exposure[rows[~steady]], axis=1, dtype=float)
         mean = curves[:, 0] * exposed[rows]
@@ -663,7 +881,7 @@ def _draw_photons(rng, level, exposure, exposed, spectrum, gti, duration):
             i = rows[j]
             u = np.sort(rng.random(number[j]))
             if steady[j]:
-                time.append(_clock_time(u * exposed[i], gti[i]))
+                time.append(clock_time(u * exposed[i], gti[i]))
             else:
                 time.append(_times(u, rng.random(number[j]), gathered[curve[j]], exposure[i],
                                    gti[i], duration[i]))
@@ -683,10 +901,10 @@ def _times(u, inside, gathered, exposure, gti, duration):
         return (cell + inside) * (duration / N_CELLS)
     good = np.concatenate([[0.0], np.cumsum(exposure, dtype=float)])
     good *= np.sum(gti[:, 1] - gti[:, 0]) / good[-1]
-    return _clock_time(good[cell] + inside * (good[cell + 1] - good[cell]), gti)
+    return clock_time(good[cell] + inside * (good[cell + 1] - good[cell]), gti)
 
 
-def _clock_time(good, gti):
+def clock_time(good, gti):
     """Time at which a given exposed time has passed, always inside an interval."""
     if len(gti) == 1:
         return good

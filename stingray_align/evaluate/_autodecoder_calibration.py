@@ -1,35 +1,49 @@
-"""Coverage of an autodecoder's own intervals on a population with known truth."""
+"""Coverage and sharpness of an autodecoder's own posteriors on a population with known truth.
 
-import warnings
+What is tested is what an observer quotes: the mean rate, the rate at some time, the hardness ratio
+and the fractional variability of the source, each beside the interval that the same photons give
+without a trained model (see `stingray_align.evaluate._interval_rivals`).
+"""
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..errors import DomainShiftWarning
-from ..photons import BAND_EDGES, CHANNEL_EDGES
-from ._calibration import calibration
+from ..photons import N_TIME_BINS
+from ._calibration import quantile_calibration
+from ._interval_rivals import INTERVAL_RIVALS, rival_quantiles
 from ._report import Comparison
 
-__all__ = ["autodecoder_calibration"]
+__all__ = ["PROBABILITIES", "autodecoder_calibration"]
+
+_LOW = np.array([0.005, 0.01, 0.025, 0.05, 0.1, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45])
+
+#: Where posteriors are compared; the ends of the 68 and 95 % intervals are among them.
+PROBABILITIES = np.concatenate([_LOW, [0.5], np.round(1 - _LOW[::-1], 3)])
+
+#: Below this the truth table calls a light curve constant; smaller values are not told apart.
+LEAST_VARIABILITY = 0.03
 
 
-def autodecoder_calibration(population, model=None, *, levels=(0.68, 0.95), n_times=10,
-                            n_draws=300, seed=0, progress=True):
-    """Measure the coverage of mean rate, rate at random times, and hardness.
+def autodecoder_calibration(population, model=None, *, rivals=True, levels=(0.68, 0.95),
+                            n_times=10, batch_size=200, seed=0, progress=True):
+    """Measure the coverage and sharpness of posteriors.
 
     Parameters
     ----------
     population : Population
         Sources with known truth, as from `stingray_align.datasets.simulate_population`; its
-        ``event_lists``, ``true_rate`` and ``truth`` are used.
-    model : PoissonAutodecoder, optional
-        The bundled model by default.
+        ``photons``, ``true_rate`` and ``truth`` are used.
+    model : object, optional
+        With a method ``quantiles(photons, probabilities)``, as a PoissonAutodecoder; the bundled
+        model by default.
+    rivals : bool, optional
+        Whether to show the methods beside it that need no training.
     levels : sequence of float, optional
         Nominal probability contents.
     n_times : int, optional
         Random exposed times per source at which the rate is tested.
-    n_draws : int, optional
-        Draws from each posterior.
+    batch_size : int, optional
+        Sources worked on at a time.
     seed : int, optional
         Seed of times and draws.
     progress : bool, optional
@@ -38,44 +52,67 @@ def autodecoder_calibration(population, model=None, *, levels=(0.68, 0.95), n_ti
     Returns
     -------
     Comparison of CalibrationResult
-        By name: ``"log mean rate"`` (0.5-8 keV), ``"rate at random times"`` (0.5-7 keV), and
-        ``"hardness ratio"`` ((H - S) / (H + S) of the source in 0.5-2 and 2-7 keV, the background
-        taken off). Coverage by ``time_shape`` is under ``to_table("label")``.
+        By name: ``"log mean rate"`` (0.5-8 keV with background, dex), ``"rate at random times"``
+        (0.5-7 keV with background, in units of the source's true mean, so that no bright source
+        decides the score), ``"hardness ratio"`` ((H - S) / (H + S) of the source in 0.5-2 and 2-7
+        keV, the background taken off) and ``"log fractional variability"`` (of the source, dex;
+        values below 0.03, where the truth table calls a light curve constant, count as 0.03).
+        Coverage by ``time_shape`` is under ``to_table("label")``.
     """
-    from ..autodecoder import embed
+    if model is None:
+        from ..autodecoder import PoissonAutodecoder
 
-    truth, rng = population.truth, np.random.default_rng(seed)
-    n, edges = len(truth), 50 * (1 + np.outer([-1, 1], levels))
-    true = {"log mean rate": np.log10(_plain(truth["source_counts"] + truth["background_counts"])
-                                      / _plain(truth["exposure"])),
-            "rate at random times": np.empty((n, n_times)),
-            "hardness ratio": _plain(truth["hardness"])}
-    ends = {what: np.empty((2, len(levels), *values.shape)) for what, values in true.items()}
-    for i, events in enumerate(tqdm(population.event_lists, desc="calibration", unit="source",
-                                    disable=not progress)):
-        with warnings.catch_warnings():
-            # the truth is simulated for each instrument, so other ones belong to this test
-            warnings.simplefilter("ignore", DomainShiftWarning)
-            embedding = embed(events, model)
-        vectors = dict(zip(embedding.feature_names, embedding.draws(n_draws, seed=seed).T,
-                           strict=True))
-        ends["log mean rate"][:, :, i] = np.percentile(vectors["log_rate"], edges)
-        ends["hardness ratio"][:, :, i] = np.percentile(_hardness(vectors), edges)
-        times = _exposed_times(events.gti, n_times, rng)
-        true["rate at random times"][i] = population.true_rate(i, times).sum(axis=1)
-        for k, level in enumerate(levels):
-            low, high = embedding.rate_interval(times, level, (BAND_EDGES[0], BAND_EDGES[3]),
-                                                n_draws=n_draws, seed=seed)
-            ends["rate at random times"][:, k, i] = low.value, high.value
-    labels = dict.fromkeys(true, np.asarray(truth["time_shape"]))
-    labels["hardness ratio"] = _hardness_labels(population)
-    return Comparison("Coverage of the autodecoder's intervals", {
-        what: calibration(true[what], *ends[what], _plain(truth["counts"]).astype(int),
-                          levels=levels, labels=labels[what], what=what, seed=seed)
-        for what in true})
+        model = PoissonAutodecoder.pretrained()
+    truth, photons = population.truth, population.photons
+    n = len(photons)
+    times, bins = _exposed_times(photons, n_times, np.random.default_rng(seed))
+    true = {"rate": np.stack([population.true_rate(i, times[i]).sum(axis=1) for i in range(n)]),
+            "mean_rate": _plain(truth["source_counts"] + truth["background_counts"])
+            / _plain(truth["exposure"]),
+            "hardness": _plain(truth["hardness"]),
+            "fractional_variability": _plain(truth["fractional_variability"])}
+    methods = {"ours": lambda part: model.quantiles(part, PROBABILITIES)}
+    if rivals:
+        methods["rival"] = lambda part: rival_quantiles(part, PROBABILITIES, seed=seed)
+    found = {name: {key: np.empty((*values.shape, len(PROBABILITIES)))
+                    for key, values in true.items()} for name in methods}
+    for start in tqdm(range(0, n, batch_size), desc="calibration", unit="batch",
+                      disable=not progress):
+        rows = slice(start, start + batch_size)
+        for name, quantiles in methods.items():
+            for key, values in quantiles(photons[rows]).items():
+                if key == "rate":
+                    values = np.take_along_axis(values, bins[rows, :, None], axis=1)
+                found[name][key][rows] = values
+    mean = true["mean_rate"]
+    counts = _plain(truth["counts"]).astype(int)
+    results = {}
+    for key, (what, scaled) in _QUANTITIES.items():
+        ours, *theirs = (scaled(by_key[key], mean) for by_key in found.values())
+        results[what] = quantile_calibration(
+            scaled(true[key], mean), ours, PROBABILITIES, counts, levels=levels,
+            labels=_labels(population, key), what=what, seed=seed,
+            rivals={INTERVAL_RIVALS[key]: values for values in theirs})
+    return Comparison("Coverage and sharpness of the autodecoder's posteriors", results)
 
 
-def _hardness_labels(population):
+def _relative(values, mean):
+    return values / mean.reshape(-1, *[1] * (values.ndim - 1))
+
+
+#: Key of the quantiles to the name of the quantity and the scale that it is scored on.
+_QUANTITIES = {
+    "mean_rate": ("log mean rate", lambda values, mean: np.log10(np.maximum(values, 1e-12))),
+    "rate": ("rate at random times", _relative),
+    "hardness": ("hardness ratio", lambda values, mean: values),
+    "fractional_variability": ("log fractional variability", lambda values, mean: np.log10(
+        np.maximum(values, LEAST_VARIABILITY))),
+}
+
+
+def _labels(population, key):
+    if key != "hardness":
+        return np.asarray(population.truth["time_shape"])
     # A truth at the end of the scale lies outside of most intervals, whatever their width.
     extreme = np.abs(_plain(population.truth["hardness"])) > 0.97
     known = population.photons.background.sum(axis=1) > 0
@@ -87,17 +124,12 @@ def _plain(column):
     return np.asarray(getattr(column, "value", column), dtype=float)
 
 
-def _hardness(vectors):
-    """Hardness from the decoded shares of the channels, with the truth table's bands."""
-    names = [name for name in vectors if name.startswith("decoded_spectrum_")]
-    share = np.exp([vectors[name] for name in names])
-    soft, hard = (share[(CHANNEL_EDGES[:-1] > low - 1e-6) & (CHANNEL_EDGES[1:] < high + 1e-6)]
-                  .sum(axis=0) for low, high in ((0.5, 2), (2, 7)))
-    return (hard - soft) / (hard + soft)
-
-
-def _exposed_times(gti, n, rng):
-    gti = np.asarray(gti, dtype=float)
-    length = gti[:, 1] - gti[:, 0]
-    which = rng.choice(len(gti), size=n, p=length / length.sum())
-    return gti[which, 0] + rng.random(n) * length[which]
+def _exposed_times(photons, n_times, rng):
+    """Random absolute times (n, n_times) in s in proportion to exposure, and their time bins."""
+    gathered = np.cumsum(photons.exposed, axis=1, dtype=float)
+    drawn = rng.random((len(photons), n_times)) * gathered[:, -1:]
+    bins = np.stack([np.searchsorted(own, at, side="right")
+                     for own, at in zip(gathered, drawn, strict=True)])
+    bins = np.minimum(bins, N_TIME_BINS - 1)
+    position = (bins + rng.random(bins.shape)) / N_TIME_BINS
+    return photons.start[:, None] + position * photons.duration[:, None], bins

@@ -8,8 +8,11 @@ from importlib.resources import as_file, files
 import numpy as np
 
 from ._report import Report, figures
+from .rivals import RIVALS
 
 __all__ = ["CostResult", "cost"]
+
+REFINED = "one, refined, with posterior"
 
 
 def cost(model=None, *, n_sources=1000, n_single=50, n_training_steps=0, seed=0):
@@ -48,11 +51,16 @@ def cost(model=None, *, n_sources=1000, n_single=50, n_training_steps=0, seed=0)
     single = [population.event_lists[i] for i in range(min(n_single, n_sources))]
     embed(single[0], model)  # the first call also loads libraries
     times = {
-        "embed in a batch": [t / n_sources for t in _times(
+        "first pass, in a batch": [t / n_sources for t in _times(
             lambda _: embed_vectors(photons, model), range(3))],
-        "embed one": _times(lambda events: embed(events, model), single),
-        "one with its posterior": _times(lambda events: embed(events, model).covariance, single),
+        "refined rates, in a batch": [t / n_sources for t in _times(
+            lambda _: model.band_rates(photons), range(2))],
+        "first pass, one": _times(lambda events: embed(events, model), single),
+        REFINED: _times(lambda events: _everything(embed(events, model)), single),
     }
+    for name, rival in RIVALS.items():
+        times[f"rival: {name}"] = _times(lambda events: rival(events)._rates,
+                                         single[:max(1, n_single // 5)])
     with as_file(files("stingray") / "tests" / "data" / "chandra_test.fits") as path:
         times["read the M82 file"] = _times(lambda _: EventList.read(path), range(n_single))
         field = EventList.read(path)
@@ -63,6 +71,14 @@ def cost(model=None, *, n_sources=1000, n_single=50, n_training_steps=0, seed=0)
     return CostResult(milliseconds={what: 1e3 * np.array(t) for what, t in times.items()},
                       photons_per_source=float(photons.n_photons.mean()), training=training,
                       peak_memory=_peak_memory())
+
+
+def _everything(embedding):
+    """Refined rate, covariance of the latent, and intervals of rate, hardness, variability."""
+    embedding.covariance
+    embedding.hardness()
+    embedding.fractional_variability()
+    return embedding.rate_interval([embedding.start])
 
 
 def _times(work, inputs):
@@ -77,7 +93,8 @@ def _times(work, inputs):
 def _training_cost(model, photons, n_steps):
     """Seconds for 10^4 sources and for 10^5 photons once seen, from a short and a longer fit."""
     def fit(steps):
-        fresh = type(model)(**model.get_params() | {"n_steps": steps, "n_posterior_steps": 1})
+        fresh = type(model)(**model.get_params() | {
+            "n_steps": steps, "n_refinement_steps": steps, "n_posterior_steps": 1})
         return _times(lambda _: fresh.fit(photons, progress=False), [None])[0]
 
     per_source = (fit(n_steps + 2) - fit(2)) / (n_steps * model.batch_size)
@@ -130,10 +147,16 @@ class CostResult(Report):
     @property
     def primary(self):
         """Median milliseconds per source in a batch (a float)."""
-        return float(np.median(self.milliseconds["embed in a batch"]))
+        return float(np.median(self.milliseconds["first pass, in a batch"]))
 
     def to_table(self):
-        """Median and 16-84 % range in ms as a `~astropy.table.QTable`."""
-        rows = [(what, *map(float, np.percentile(t, [50, 16, 84])))
+        """Median and 16-84 % range in ms, and ratio to the refined pass on one source.
+
+        Returns
+        -------
+        `~astropy.table.QTable`
+        """
+        unit = np.median(self.milliseconds[REFINED])
+        rows = [(what, *map(float, np.percentile(t, [50, 16, 84])), float(np.median(t) / unit))
                 for what, t in self.milliseconds.items()]
-        return figures(rows, ["what", "median ms", "low ms", "high ms"])
+        return figures(rows, ["what", "median ms", "low ms", "high ms", "ratio"])

@@ -13,6 +13,9 @@ true rate as one,
 
 Two independent halves of a Poisson process have no common noise, so nothing is gained by
 over-fitting, and a likelihood needs no binning to compare.
+
+:math:`F` depends on the mix of light curves. Across populations, compare *gaps*, what is missing to
+the oracle: the *gap ratio* is that of the first model over a rival's on the same sources.
 """
 
 from dataclasses import dataclass
@@ -22,31 +25,37 @@ from tqdm.auto import tqdm
 
 from ..photons import BAND_OF_CHANNEL, N_TIME_BINS
 from . import rivals as _rivals
-from ._report import Report, bootstrap, figures
+from ._report import Report, bootstrap, figures, joined_errors
 
 __all__ = ["ReconstructionResult", "log_likelihood", "reconstruction"]
+
+#: A model counts as ahead of a rival on any population if its gap is smaller by this share.
+CLEAR_LEAD = 0.2
 
 N_BANDS = 3  # 0.5-1.2, 1.2-2 and 2-7 keV; photons above 7 keV are seen by models, not scored
 
 
 def log_likelihood(photons, rates):
-    """Poisson-process log-likelihood of photons under a rate given on the time bins.
+    """Poisson-process log-likelihood of photons under a rate that is constant in time bins.
 
     Parameters
     ----------
     photons : Photons
         ``n`` sources.
-    rates : ndarray, shape (n, 512, 3)
-        Rate in ct/s in the three evaluation bands; above zero wherever a photon may fall.
+    rates : ndarray, shape (n, m, 3)
+        Rate in ct/s in the three evaluation bands on ``m`` equal time bins, ``m`` a multiple of
+        512; above zero wherever a photon may fall.
 
     Returns
     -------
     ndarray, shape (n,)
     """
     rates = _checked(rates, len(photons))
+    n_bins = rates.shape[1]
     band = BAND_OF_CHANNEL[photons.channel]
     scored = band < N_BANDS
-    at_photons = rates[photons.source_index[scored], photons.time_bin[scored], band[scored]]
+    time_bin = np.minimum((photons.phase[scored] * n_bins).astype(np.int64), n_bins - 1)
+    at_photons = rates[photons.source_index[scored], time_bin, band[scored]]
     if not at_photons.all():
         raise ValueError("A rate of zero gives a photon that does come no chance: let rates keep "
                          "a small pedestal.")
@@ -58,7 +67,9 @@ def _total(at_photons, scored, photons):
 
 
 def _expected_counts(rates, photons):
-    return np.einsum("ijk,ij->i", rates, photons.exposed) * photons.duration / N_TIME_BINS
+    # The exposed fraction is known per time bin of the photons, and even inside of it.
+    total = rates.sum(axis=2).reshape(len(photons), N_TIME_BINS, -1).mean(axis=2)
+    return (total * photons.exposed).sum(axis=1) * photons.duration / N_TIME_BINS
 
 
 def reconstruction(models, population, *, rivals=None, fraction=0.5, seed=0, batch_size=200,
@@ -69,14 +80,15 @@ def reconstruction(models, population, *, rivals=None, fraction=0.5, seed=0, bat
     ----------
     models : object or dict
         A model, or several by name. A model either has a method ``band_rates(photons)`` or is a
-        callable ``predict(photons)``; both return the rate in ct/s, shape (n, 512, 3): 512 time
-        bins and the bands 0.5-1.2, 1.2-2, 2-7 keV. The first is compared with all the others.
+        callable ``predict(photons)``; both return the rate in ct/s, shape (n, m, 3): any multiple
+        of 512 time bins and the bands 0.5-1.2, 1.2-2, 2-7 keV. The first is compared with all the
+        others.
     population : Population
         Sources with known truth, as from `stingray_align.datasets.simulate_population`: its
         ``photons``, ``true_log_rates``, ``true_counts_grid`` and ``truth["time_shape"]`` are used.
     rivals : dict, optional
-        Rivals by name, as ``models``; by default Bayesian blocks and a cross-validated kernel
-        density estimate (`stingray_align.evaluate.rivals`). An empty dict leaves them out.
+        Rivals by name, as ``models``; by default all of `stingray_align.evaluate.rivals`. An empty
+        dict leaves them out.
     fraction : float, optional
         Share of the photons that the models see; the rest is scored.
     seed : int, optional
@@ -104,6 +116,7 @@ def reconstruction(models, population, *, rivals=None, fraction=0.5, seed=0, bat
     models = models if isinstance(models, dict) else {"model": models}
     rivals = _rivals.RIVALS if rivals is None else rivals
     predictors = {name: getattr(m, "band_rates", m) for name, m in (models | rivals).items()}
+    constant_rates = _rivals.constant.band_rates
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1, not {fraction}.")
     photons = population.photons
@@ -116,7 +129,7 @@ def reconstruction(models, population, *, rivals=None, fraction=0.5, seed=0, bat
                       disable=not progress):
         rows = np.arange(start, min(start + batch_size, n))
         seen, scored = first[rows], second[rows]
-        constant = log_likelihood(scored, share * _rivals.constant(seen))
+        constant = log_likelihood(scored, share * constant_rates(seen))
         for name, predict in predictors.items():
             gain[name][rows] = log_likelihood(scored, share * predict(seen)) - constant
         expected = (1 - fraction) * population.true_counts_grid(rows).astype(float)
@@ -166,8 +179,10 @@ class ReconstructionResult(Report):
         """How to read the table."""
         return ("0: constant rate per band, (n + 1/2)/T; 1: the true rate. Errors: bootstrap over "
                 "sources.",
-                f"lead: fraction of {self.names[0]} minus this one's; sigma: the lead over its "
-                "error, on the same sources.")
+                f"sigma of lead: significance of the lead of {self.names[0]} over this one, on the "
+                "same sources.",
+                f"gap ratio: gap to the oracle of {self.names[0]} over this one's; sigma "
+                f"{CLEAR_LEAD:.0%}: significance of a gap smaller by at least {CLEAR_LEAD:.0%}.")
 
     @property
     def primary(self):
@@ -198,6 +213,32 @@ class ReconstructionResult(Report):
         return bootstrap(lambda i: difference[i].sum() / oracle[i].sum(), len(oracle),
                          seed=self.seed, n_resamples=self.n_resamples)
 
+    def gap_ratio(self, name, *, over, where=None):
+        """Gap to the oracle of one model over that of another on the same sources.
+
+        Parameters
+        ----------
+        name, over : str
+            Models or rivals.
+        where : ndarray of bool, shape (n,), optional
+            Which sources; all by default.
+
+        Returns
+        -------
+        ratio : Estimate
+        margin : Estimate
+            By how much the gap is smaller than 80 % of the other one, in units of the oracle gain.
+        """
+        where = np.ones(len(self.counts), bool) if where is None else np.asarray(where)
+        oracle = self.gain["oracle"][where]
+        own, other = (oracle - self.gain[n][where] for n in (name, over))
+        spare = (1 - CLEAR_LEAD) * other - own
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return tuple(bootstrap(
+                lambda i: np.array([own[i].sum() / other[i].sum(),
+                                    spare[i].sum() / oracle[i].sum()]),
+                len(oracle), seed=self.seed, n_resamples=self.n_resamples))
+
     def _estimates(self, names, where=None):
         where = np.ones(len(self.counts), bool) if where is None else np.asarray(where)
         gain = np.stack([self.gain[name][where] for name in names])
@@ -219,18 +260,19 @@ class ReconstructionResult(Report):
         """
         everyone = [*self.names, *self.rivals]
         if by is None:
+            shown = [*everyone, "truth in 512 bins"]
             rows = []
-            estimates = self._estimates([*everyone, "truth in 512 bins"])
-            for name, f in zip([*everyone, "truth in 512 bins"], estimates, strict=True):
+            for name, f in zip(shown, self._estimates(shown), strict=True):
                 lead = self.lead(self.names[0], over=name)
-                sigma = lead.value / lead.error if lead.error > 0 else np.nan
-                rows.append((name, f.value, f.error, 1 - f.value, lead.value, lead.error, sigma,
-                             self.gain[name].mean()))
+                ratio, margin = self.gap_ratio(self.names[0], over=name)
+                rows.append((name, f.value, f.error, 1 - f.value, _sigma(lead), ratio.value,
+                             ratio.error, _sigma(margin), self.gain[name].mean()))
             return figures(
-                rows, ["model", "fraction", "error", "gap to oracle", "lead", "lead error",
-                       "sigma", "nats per source"],
-                formats={"fraction": ".4f", "error": ".4f", "gap to oracle": ".4f",
-                         "lead": ".4f", "lead error": ".4f", "sigma": ".1f"})
+                rows, ["model", "fraction", "fraction error", "gap to oracle", "sigma of lead",
+                       "gap ratio", "gap ratio error", f"sigma {CLEAR_LEAD:.0%}",
+                       "nats per source"],
+                formats={"fraction": ".4f", "fraction error": ".4f", "gap to oracle": ".4f",
+                         "sigma of lead": ".1f", f"sigma {CLEAR_LEAD:.0%}": ".1f"})
         groups = {"counts": self._deciles, "time_shape": self._shapes}[by]()
         rows = []
         for label, mask in groups:
@@ -243,7 +285,7 @@ class ReconstructionResult(Report):
 
     def tables(self):
         """Overall, by decile of photon counts, and by kind of variability."""
-        return [self.to_table(by) for by in (None, "counts", "time_shape")]
+        return [joined_errors(self.to_table(by)) for by in (None, "counts", "time_shape")]
 
     def _deciles(self):
         order = np.argsort(self.counts, kind="stable")
@@ -255,6 +297,10 @@ class ReconstructionResult(Report):
     def _shapes(self):
         for shape in np.unique(self.time_shape):
             yield shape, self.time_shape == shape
+
+
+def _sigma(estimate):
+    return estimate.value / estimate.error if estimate.error > 0 else np.nan
 
 
 def _true_sum(population, photons, share):
@@ -276,9 +322,10 @@ def _as_rates(counts, photons):
 
 def _checked(rates, n):
     rates = np.asarray(rates, dtype=float)
-    if rates.shape != (n, N_TIME_BINS, N_BANDS):
-        raise ValueError(f"Rates have shape {rates.shape}, expected "
-                         f"({n}, {N_TIME_BINS}, {N_BANDS}).")
+    if rates.ndim != 3 or rates.shape[::2] != (n, N_BANDS) or rates.shape[1] % N_TIME_BINS or (
+            rates.shape[1] == 0):
+        raise ValueError(f"Rates have shape {rates.shape}, expected ({n}, a multiple of "
+                         f"{N_TIME_BINS}, {N_BANDS}).")
     if not (np.isfinite(rates).all() and (rates >= 0).all()):
         raise ValueError("Rates must be finite and not negative.")
     return rates

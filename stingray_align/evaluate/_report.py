@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from astropy.table import QTable, vstack
 
-__all__ = ["Comparison", "Estimate", "Report", "bootstrap", "figures"]
+__all__ = ["Comparison", "Estimate", "Report", "bootstrap", "figures", "joined_errors"]
 
 
 class Estimate(NamedTuple):
@@ -140,11 +140,6 @@ class Comparison(Report, Mapping):
     def __len__(self):
         return len(self._results)
 
-    @property
-    def notes(self):
-        """The notes of the results."""
-        return next(iter(self._results.values())).notes
-
     def to_table(self):
         """The results' tables below each other, with a first column ``what``."""
         tables = []
@@ -154,6 +149,10 @@ class Comparison(Report, Mapping):
             tables.append(table)
         return vstack(tables)
 
+    def __str__(self):
+        return "\n\n".join([self.title, *(f"{name}\n{'-' * len(name)}\n{result}"
+                                          for name, result in self.items())])
+
 
 def figures(rows, names, *, formats=None):
     """Make a table of rows whose floats print with three decimals unless told otherwise."""
@@ -162,3 +161,17 @@ def figures(rows, names, *, formats=None):
         if table[name].dtype.kind == "f":
             table[name].info.format = (formats or {}).get(name, ".3f")
     return table
+
+
+def joined_errors(table):
+    """A table for printing: a column that has its errors beside it reads ``value ±error``."""
+    shown = table.copy()
+    for name in table.colnames:
+        error = f"{name} error"
+        if error in table.colnames:
+            kind = table[name].info.format or ".3f"
+            shown[name] = [f"{x:{kind}} ±{e:{kind}}" for x, e in zip(table[name], table[error],
+                                                                     strict=True)]
+            shown[name].info.format = None
+            shown.remove_column(error)
+    return shown

@@ -1,23 +1,21 @@
-"""Drawing of a decoded rate over the photons it was inferred from."""
+"""Drawing of an estimated rate over the photons it was inferred from."""
 
 from __future__ import annotations
 
 import numpy as np
-
-from ..photons import N_TIME_BINS
 
 __all__ = ["plot_rate"]
 
 _DATA, _MODEL, _GAP = "black", "#0072B2", "0.92"
 
 
-def plot_rate(embedding, ax=None, n_bins=None):
-    """Draw data and decoded rate of one embedding; see `Embedding.plot`."""
+def plot_rate(estimate, ax=None, n_bins=None):
+    """Draw data and rate of one source; see `stingray_align.rates.RateEstimate.plot`."""
     from astropy.stats import poisson_conf_interval
     from matplotlib import pyplot as plt
 
     ax = plt.gca() if ax is None else ax
-    photons = embedding.photons
+    photons = estimate.photons
     start, duration = float(photons.start[0]), float(photons.duration[0])
     scale, unit = (1000.0, "ks") if duration >= 3000 else (1.0, "s")
     if n_bins is None:
@@ -32,22 +30,24 @@ def plot_rate(embedding, ax=None, n_bins=None):
                 yerr=((counts[good] - low) / seconds, (high - counts[good]) / seconds), fmt="o",
                 color=_DATA, ms=3, lw=1, zorder=3, label="photons, binned")
 
-    grid = start + (np.arange(N_TIME_BINS) + 0.5) / N_TIME_BINS * duration
-    rate = embedding.rate(grid).to_value("1/s")
-    lower, upper = (x.to_value("1/s") for x in embedding.rate_interval(grid, level=0.68))
+    edges = estimate.bin_edges
+    grid = (edges[1:] + edges[:-1]) / 2
+    rate = estimate.rate(grid).to_value("1/s")
+    lower, upper = (x.to_value("1/s") for x in estimate.rate_interval(grid, level=0.68))
     shown = (grid - start) / scale
-    for i, part in enumerate(_runs(photons.exposed[0] > 0.05)):
+    finer = len(grid) // photons.exposed.shape[1]
+    for i, part in enumerate(_runs(np.repeat(photons.exposed[0] > 0.05, finer))):
         ax.fill_between(shown[part], lower[part], upper[part], color=_MODEL, alpha=0.25, lw=0,
                         label="68 % band" if i == 0 else None)
         ax.plot(shown[part], rate[part], color=_MODEL, lw=1.5,
-                label="decoded rate" if i == 0 else None)
+                label=estimate.name if i == 0 else None)
     for i, part in enumerate(_runs(photons.exposed[0] <= 0)):
-        borders = np.array([part.start, part.stop]) / N_TIME_BINS * duration / scale
+        borders = np.array([part.start, part.stop]) / photons.exposed.shape[1] * duration / scale
         ax.axvspan(*borders, color=_GAP, lw=0, zorder=0, label="not exposed" if i == 0 else None)
     ax.set(xlabel=f"time ({unit}) since {start:.10g} s", ylabel="rate (ct/s, 0.5-8 keV)",
            xlim=(0, duration / scale))
-    ax.set_ylim(bottom=0)
-    ax.legend(loc="best", frameon=False, ncols=2)
+    ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend above the data
+    ax.legend(loc="upper center", frameon=False, ncols=2)
     return ax
 
 

@@ -1,0 +1,139 @@
+"""Draws from the posterior of the rate, and its quantiles.
+
+The latent's posterior says how the rate at different times moves together; how far it may lie from
+the estimate at any one time is said by calibrated marginals (`intervals`). A draw takes its rank
+from the one and its size from the other, as a copula does. The mean rate has the Gamma posterior
+of a Poisson rate under Jeffreys' prior, :math:`\\Gamma(N + 1/2)` over the exposure: with no photon
+at all this is what the exposure alone says, and the shape's posterior is its prior.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.stats import gamma
+
+from ..photons import N_FINE_BINS, N_TIME_BINS
+from .batch import COLOUR_BIN, fine_counts
+from .inference import RUN
+from .intervals import VARIABILITY, hardness_quantiles, mixture_quantiles
+from .likelihood import total_log_rate
+
+__all__ = ["drawn_log_rates", "quantiles", "source_quantiles"]
+
+#: Channels of 0.5-7 keV.
+BELOW_7_KEV = slice(0, 19)
+#: Normal scores at which the marginals are tabulated.
+_SCORES = torch.linspace(-3.2, 3.2, 33)
+#: More photons than this are not missed in a cell.
+MORE_PHOTONS = 10.0
+#: Draws behind quantiles of the rate.
+_N_SAMPLES = 256
+
+
+def _table(raw):
+    levels = torch.special.ndtr(_SCORES)
+    return mixture_quantiles(raw, levels.expand(*raw.shape[:-1], -1))
+
+
+def _at_scores(table, scores):
+    """Entries of tables (..., 33) at normal scores (..., k), interpolated."""
+    step = _SCORES[1] - _SCORES[0]
+    position = ((scores - _SCORES[0]) / step).clamp(0, len(_SCORES) - 1.001)
+    low = position.long()
+    below, above = table.gather(-1, low), table.gather(-1, low + 1)
+    return below + (position - low) * (above - below)
+
+
+def _highest(batch):
+    """Log of a rate over the mean rate that no cell of a run can exceed, shape (n, 128).
+
+    Even the fullest cell cannot stand for much more than its photons; heavy tails of the mixtures
+    end there.
+    """
+    cells = fine_counts(batch.photons)
+    fullest = cells.reshape(len(cells), N_TIME_BINS // RUN, -1).amax(dim=2)
+    mean = (batch.n_photons + 0.5) / (batch.exposed.mean(dim=1) * N_FINE_BINS)
+    return torch.log((fullest + MORE_PHOTONS) / mean[:, None])
+
+
+def _mid_ranks(n):
+    return (torch.arange(n) + 0.5) / n
+
+
+@torch.inference_mode()
+def drawn_log_rates(shape, batch, refined, n_draws):
+    """Draws of the log of the total rate over its mean.
+
+    Parameters
+    ----------
+    shape : Shape
+        Rate of each draw of the latent, for ``n * n_draws`` sources, all draws of the first first.
+    batch : Batch
+        As many sources.
+    refined : Refined
+        Of the ``n`` sources.
+    n_draws : int
+
+    Returns
+    -------
+    Tensor, shape (n, n_draws, 512)
+    """
+    drawn = total_log_rate(shape, batch).reshape(-1, n_draws, N_TIME_BINS)
+    if refined.log_rate_intervals is None:
+        return drawn
+    runs = drawn.reshape(len(drawn), n_draws, -1, RUN).mean(dim=3).transpose(1, 2)
+    # The rank of each draw among all, as the score of the marginal.
+    order = runs.argsort(dim=2)
+    scores = torch.special.ndtri(_mid_ranks(n_draws)).expand_as(runs)
+    scores = torch.empty_like(runs).scatter_(2, order, scores)
+    offset = _at_scores(_table(refined.log_rate_intervals), scores).transpose(1, 2)
+    one = batch.every(n_draws)
+    drawn = total_log_rate(refined.shape, one)[:, None] + offset.repeat_interleave(RUN, dim=2)
+    return torch.minimum(drawn, _highest(one)[:, None].repeat_interleave(RUN, dim=2))
+
+
+@torch.inference_mode()
+def quantiles(inferred, refined, levels):
+    """Quantiles of rate, mean rate, hardness and variability; see `PoissonAutodecoder.quantiles`.
+    """
+    batch = inferred.batch
+    probabilities = torch.as_tensor(levels, dtype=torch.float32)
+    seen = batch.n_photons.double().numpy() + 0.5
+    mean = gamma.ppf(levels, seen[:, None]) / batch.exposure.double().numpy()[:, None]
+    # Draws of the shape in order and of the amplitude in a fixed random order: nearly exact.
+    rng = np.random.default_rng(0)
+    amplitude = gamma.ppf(rng.permutation(_mid_ranks(_N_SAMPLES).numpy()), seen[:, None])
+    scores = torch.special.ndtri(_mid_ranks(_N_SAMPLES))
+    table = _table(refined.log_rate_intervals)
+    drawn = _at_scores(table, scores.expand(*table.shape[:2], -1))
+    drawn = drawn + torch.from_numpy(np.log(amplitude)).float()[:, None]
+    offset = torch.quantile(drawn, probabilities, dim=2).permute(1, 2, 0)
+    in_bands = torch.log(_band_share(inferred, refined) / batch.exposure[:, None])
+    estimate = total_log_rate(refined.shape, batch) + in_bands
+    rate = estimate[:, :, None] + offset.repeat_interleave(RUN, dim=1)
+    highest = _highest(batch).repeat_interleave(RUN, dim=1) + in_bands + torch.log(
+        batch.n_photons + 0.5)[:, None]
+    rate = torch.exp(torch.minimum(rate, highest[:, :, None]))
+    return {"rate": rate.numpy(), "mean_rate": mean} | source_quantiles(refined, levels)
+
+
+@torch.inference_mode()
+def source_quantiles(refined, levels):
+    """Quantiles of hardness and variability alone, ndarrays of shape (n, n_levels) by name."""
+    levels = torch.as_tensor(levels, dtype=torch.float32).expand(len(refined.hardness), -1)
+    return {
+        "hardness": hardness_quantiles(refined.hardness, levels).numpy(),
+        "fractional_variability":
+            VARIABILITY.inverse(mixture_quantiles(refined.variability, levels)).numpy()}
+
+
+def _band_share(inferred, refined):
+    """Share of 0.5-7 keV in the total rate of each time bin, shape (n, 512)."""
+    batch, shape = inferred.batch, refined.shape
+    fraction = batch.background_fraction[:, None]
+    of_source = torch.exp(shape.log_energy)[:, :, BELOW_7_KEV].sum(dim=2)
+    of_source = of_source.repeat_interleave(COLOUR_BIN, dim=1)
+    rate = (1 - fraction) * torch.exp(shape.log_relative_rate(batch.exposed))
+    known = fraction * batch.background[:, BELOW_7_KEV].sum(dim=1, keepdim=True)
+    return (rate * of_source + known) / (rate + fraction)

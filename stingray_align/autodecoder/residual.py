@@ -1,0 +1,108 @@
+"""Corrections of a network's rate by many photons.
+
+A network is exact to some per cent; ten thousand photons are better than that. Two corrections,
+both empirical Bayes (Efron & Morris 1973, JASA 68, 117), leave faint sources as they are:
+
+- The log-rate is cut into bands :math:`d_k` of slow to fast change, and the changes inside time
+  bins are one more. Each is multiplied by :math:`1 + \\delta_k`, one Newton step of the
+  Poisson likelihood with a Gaussian prior of width :math:`\\tau`,
+  :math:`\\delta = (F + \\tau^{-2} I)^{-1} g` with :math:`g_k = \\sum (n - \\mu) d_k` and
+  :math:`F_{kl} = \\sum \\mu\\, d_k d_l`. What the photons do not confirm is so taken back.
+- What is left over is smoothed with Gaussian kernels from wide to narrow. With :math:`n_w` and
+  :math:`\\mu_w` the counts and expected counts under a kernel, :math:`r = n_w / \\mu_w - 1` has the
+  variance :math:`v = 1 / (\\sqrt 2 \\mu_w)` from Poisson noise alone; where the residuals scatter
+  by :math:`\\sigma^2` more, the rate is multiplied by :math:`1 + r\\, \\sigma^2 / (\\sigma^2 + v)`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..photons import N_TIME_BINS
+from .batch import fine_counts
+from .inference import KERNELS, gathered
+from .likelihood import total_log_rate
+
+__all__ = ["corrected_rate", "scaled_fine", "scaled_rate"]
+
+#: Prior width of the factors on the bands, and the largest factor.
+TAU, LARGEST = 0.15, 1.3
+#: Kernels (by number) between whose smoothings the bands lie.
+BORDERS = (1, 3, 5)
+#: Photons of a source from which its residuals are trusted: with few, the network knows better.
+ENOUGH = 1000.0
+#: Scatter that every network has, and the independent stretches of window that count for it.
+FLOOR, PRIOR_STRETCHES = 0.01, 8.0
+
+
+def _expected(log_rate, batch):
+    return torch.softmax(log_rate + torch.log(batch.exposed), dim=1) * batch.n_photons[:, None]
+
+
+def _factors(counts, expected, bands):
+    """Factors (n, n_bands) on bands (n, n_bands, n_bins) of the log-rate."""
+    bands = bands - (bands * expected[:, None]).sum(dim=2, keepdim=True) / expected.sum(
+        dim=1)[:, None, None].clamp(min=1e-9)
+    gradient = (bands * (counts - expected)[:, None]).sum(dim=2)
+    weighted = bands * expected[:, None]
+    information = weighted @ bands.transpose(1, 2) + torch.eye(bands.shape[1]) / TAU**2
+    step = torch.linalg.solve(information, gradient)
+    return (1 + step).clamp(0, LARGEST)
+
+
+def scaled_rate(shape, batch):
+    """Shape in whose log-rate only those bands are left that the photons confirm."""
+    log_rate = total_log_rate(shape, batch)
+    ones = torch.ones_like(log_rate)
+    smooth = [log_rate, *(gathered(log_rate, k) / gathered(ones, k) for k in BORDERS),
+              log_rate.mean(dim=1, keepdim=True) * ones]
+    bands = torch.stack([a - b for a, b in zip(smooth[:-1], smooth[1:])], dim=1)
+    factors = _factors(batch.per_bin, _expected(log_rate, batch), bands)
+    return shape.moved(((factors - 1)[:, :, None] * bands).sum(dim=1))
+
+
+def corrected_rate(shape, batch):
+    """Shape with both corrections of the log-rate.
+
+    Parameters
+    ----------
+    shape : Shape
+    batch : Batch
+
+    Returns
+    -------
+    Shape
+    """
+    shape = scaled_rate(shape, batch)
+    n = batch.n_photons[:, None]
+    expected = _expected(total_log_rate(shape, batch), batch)
+    change = torch.zeros_like(expected)
+    for k in range(len(KERNELS) - 1, 0, -1):
+        pair = gathered(torch.stack([batch.per_bin, expected], dim=1).flatten(0, 1), k)
+        near, there = pair.unflatten(0, (-1, 2)).unbind(dim=1)
+        there = there.clamp(min=1e-3)
+        residual, noise = near / there - 1, 0.7071 / there
+        # Excess scatter, each moment weighted by how well it is known, with a prior of its own.
+        weight = batch.exposed / (noise + FLOOR) ** 2
+        stretches = N_TIME_BINS / (2.5 * KERNELS[k])
+        total = weight.sum(dim=1, keepdim=True)
+        excess = (weight * (residual**2 - noise)).sum(dim=1, keepdim=True) / total.clamp(min=1e-9)
+        scatter = ((stretches * excess.clamp(max=1.0) + PRIOR_STRETCHES * FLOOR**2)
+                   / (stretches + PRIOR_STRETCHES)).clamp(min=FLOOR**2)
+        step = torch.log1p((residual * scatter / (scatter + noise)).clamp(min=-0.9))
+        change = change + step
+        expected = expected * torch.exp(step)
+        expected = n * expected / expected.sum(dim=1, keepdim=True).clamp(min=1e-9)
+    return shape.moved(change * (n**2 / (n**2 + ENOUGH**2)))
+
+
+def scaled_fine(fine, shape, batch):
+    """The same for the log of the rate in fine cells over that of their time bin, (n, 4096)."""
+    inside = fine.shape[1] // N_TIME_BINS
+    in_bins = _expected(total_log_rate(shape, batch), batch)
+    expected = in_bins.repeat_interleave(inside, dim=1) * torch.exp(fine) / inside
+    factors = _factors(fine_counts(batch.photons), expected, fine[:, None])
+    scaled = (fine * factors).reshape(len(fine), N_TIME_BINS, inside)
+    return (scaled - torch.logsumexp(scaled, dim=2, keepdim=True) + math.log(inside)).flatten(1)
