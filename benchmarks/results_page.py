@@ -25,7 +25,6 @@ COMMANDS = {
     "retrieval": ["retrieval"],
     "classification": ["classification"],
     "regression": ["regression", "--sources", "1000"],
-    "regression-bright": ["regression", "--counts", "bright", "--sources", "1000"],
     "time-shape": ["time-shape"],
     "novelty": ["novelty"],
     "instruments": ["instruments"],

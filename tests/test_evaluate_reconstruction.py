@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from stingray_align import evaluate
 from stingray_align.evaluate import rivals
@@ -236,3 +237,20 @@ def test_fraction_out_of_range(fraction):
     with pytest.raises(ValueError, match="fraction"):
         evaluate.reconstruction(rivals.kde, Sources(2, amplitude=0, counts=50),
                                 fraction=fraction, progress=False)
+
+
+def test_fine_rates_cannot_follow_the_border_of_a_good_time_interval():
+    rng = np.random.default_rng(0)
+    exposed = np.ones((1, N_TIME_BINS), np.float32)
+    exposed[0, 100] = 0.5
+    phase = np.sort(rng.random(3000)).astype(np.float32)
+    phase = phase[~((phase * N_TIME_BINS >= 100.5) & (phase * N_TIME_BINS < 101))]
+    photons = Photons(np.array([0, len(phase)]), phase, np.zeros(len(phase), np.uint8), np.zeros(1),
+                      np.full(1, 1e4), exposed, np.zeros((1, 4), np.float32), np.array(["ACIS-S"]))
+    flat = np.full((1, 8 * N_TIME_BINS, 3), 0.1)
+    bordered = flat.copy()
+    bordered[0, 800:804], bordered[0, 804:808] = 0.19, 0.01
+    assert_allclose(log_likelihood(photons, bordered), log_likelihood(photons, flat))
+    elsewhere = flat.copy()
+    elsewhere[0, 1600:1604], elsewhere[0, 1604:1608] = 0.19, 0.01
+    assert log_likelihood(photons, elsewhere) != log_likelihood(photons, flat)
