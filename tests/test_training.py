@@ -340,3 +340,8 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     with pytest.raises(ModelFileError, match="other parameters"):
         PoissonAutodecoder(**SMALL).fit(sources(40), checkpoint=checkpoint, progress=False)
     assert checkpoint.exists()
+
+
+def test_a_single_source_is_refused():
+    with pytest.raises(ValueError, match="at least two"):
+        PoissonAutodecoder(**SMALL).fit(sources(1), progress=False)

@@ -102,6 +102,15 @@ class Batch:
     log_area: torch.Tensor
     photons: Photons
 
+    @property
+    def wholly_exposed(self):
+        """Fine cells of time bins that are exposed throughout, bool Tensor (n, 4096).
+
+        Where in the other bins their exposure lies is not known, so the place of a photon inside
+        of them tells nothing of the source.
+        """
+        return (self.exposed > 0.999).repeat_interleave(N_FINE_BINS // N_TIME_BINS, dim=1)
+
     def repeated(self, n):
         """Each source ``n`` times in a row; the cells stay as they are."""
         return self._rows(lambda x: x.repeat_interleave(n, dim=0))

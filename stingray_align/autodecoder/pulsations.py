@@ -74,9 +74,8 @@ def pulsations(batch, shape, fine):
     log_rate = total_log_rate(shape, batch) + torch.log(batch.exposed)
     log_rate = log_rate.repeat_interleave(N_FINE_BINS // N_TIME_BINS, dim=1) + fine
     expected = torch.softmax(log_rate, dim=1) * batch.n_photons[:, None]
-    # Where in a bin its exposure lies is not known: bins exposed in part would seem to vary.
-    whole = (batch.exposed > 0.999).repeat_interleave(N_FINE_BINS // N_TIME_BINS, dim=1)
-    return pulsed(fine_counts(batch.photons) * whole, expected * whole)
+    seen = batch.wholly_exposed
+    return pulsed(fine_counts(batch.photons) * seen, expected * seen)
 
 
 def pulsed(counts, expected):

@@ -226,9 +226,7 @@ class Refinement(nn.Module):
         mean = batch.n_photons / batch.exposed.sum(dim=1)
         fine = self.sub_bins(fine_counts(batch.photons), total_log_rate(shape, batch).detach(),
                              torch.log(mean + 1e-3))
-        # In a bin that is exposed in part, photons crowd where the exposure is.
-        whole = (batch.exposed > 0.999).repeat_interleave(SUB, dim=1)
-        return torch.where(whole, fine, 0.0)
+        return torch.where(batch.wholly_exposed, fine, 0.0)
 
 
 class Spread(nn.Module):

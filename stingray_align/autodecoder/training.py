@@ -59,6 +59,9 @@ class EventSet:
     """A fixed set of sources without known truth."""
 
     def __init__(self, photons, seed):
+        if len(photons) < 2:
+            raise ValueError(f"{len(photons)} source to train on: give at least two, of which one "
+                             "is held out; useful models need hundreds")
         order = np.random.default_rng([seed, 1]).permutation(len(photons))
         n = min(1000, max(1, len(photons) // 10))
         self.photons, self.held_out = photons[order[n:]], photons[order[:n]]
