@@ -225,13 +225,13 @@ def test_local_chat_garbage_is_refused(chat_folder, capfd):
 def test_local_chat_good_answer(chat_folder, monkeypatch):
     # the real generation runs; only its words, which a random model cannot find, are replaced
     backend = LocalChat(str(chat_folder), device="cpu", max_new_tokens=4)
-    complete, seen = LocalChat._complete, []
+    complete, seen = LocalChat.complete, []
 
     def spoken(self, messages):
         seen.append(complete(self, messages))
         return answer(), seen[-1][1]
 
-    monkeypatch.setattr(LocalChat, "_complete", spoken)
+    monkeypatch.setattr(LocalChat, "complete", spoken)
     summary = write_summary(FACTS, abstracts=PAPERS, backend=backend)
     assert summary.provenance["model"] == backend.name == seen[0][1]
     assert len(seen[0][0].split()) <= 4

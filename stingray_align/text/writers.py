@@ -137,7 +137,7 @@ def _prompt():
 
 
 class _ChatWriter:
-    """A writer that asks a chat model: `_complete` takes messages and returns (answer, model)."""
+    """A writer that asks a chat model: `complete` takes messages, returns (answer, model)."""
 
     def write(self, facts, papers):
         if not facts and not papers:
@@ -150,7 +150,7 @@ class _ChatWriter:
         ]
         problem = None
         for _ in range(2):
-            answer, model = self._complete(messages)
+            answer, model = self.complete(messages)
             try:
                 text, slots, bibcodes = _parse(answer)
                 provenance = _provenance("llm", model, prompt_hash=prompt_hash, bibcodes=bibcodes)
@@ -230,7 +230,19 @@ class LocalChat(_ChatWriter):
     def __repr__(self):
         return f"<LocalChat {self.name}>"
 
-    def _complete(self, messages):
+    def complete(self, messages):
+        """Answer a conversation.
+
+        Parameters
+        ----------
+        messages : list of dict
+            Each with ``role`` (system, user, assistant) and ``content``.
+
+        Returns
+        -------
+        (str, str)
+            The answer, and the model that gave it.
+        """
         import torch
         from transformers import GenerationConfig
 
@@ -305,7 +317,19 @@ class OpenAIChat(_ChatWriter):
     def __repr__(self):  # never shows the key
         return f"<OpenAIChat {self.model} at {self.base_url or 'api.openai.com'}>"
 
-    def _complete(self, messages):
+    def complete(self, messages):
+        """Answer a conversation.
+
+        Parameters
+        ----------
+        messages : list of dict
+            Each with ``role`` (system, user, assistant) and ``content``.
+
+        Returns
+        -------
+        (str, str)
+            The answer, and the model that gave it.
+        """
         import openai
 
         options = {} if self.temperature is None else {"temperature": self.temperature}
