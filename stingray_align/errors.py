@@ -3,7 +3,7 @@
 from astropy.utils.exceptions import AstropyUserWarning
 
 __all__ = ["DomainShiftWarning", "EventDataError", "EventDataWarning", "MissingModelError",
-           "ModelFileError"]
+           "ModelFileError", "ServiceError"]
 
 
 class EventDataError(ValueError):
@@ -16,6 +16,10 @@ class ModelFileError(ValueError):
 
 class MissingModelError(OSError):
     """A text model or an optional package is not on this machine and cannot be fetched."""
+
+
+class ServiceError(OSError):
+    """A service on the network cannot be reached, refuses, or answers what cannot be read."""
 
 
 class DomainShiftWarning(AstropyUserWarning):

@@ -1,8 +1,11 @@
-"""Data to learn, test and compare with: simulated populations with known truth."""
+"""Data to learn, test and compare with: simulated populations; what is known of real sources."""
 
 import importlib
 
-_OBJECTS = {"CLASSES": "population", "Population": "population", "SimulatedSources": "_sources",
+_OBJECTS = {"Ads": "_services", "Literature": "literature", "Simbad": "_services",
+            "csc_facts": "facts", "find_literature": "literature",
+            "gather_literature": "literature",
+            "CLASSES": "population", "Population": "population", "SimulatedSources": "_sources",
             "simulate_challenge": "challenge", "simulate_photons": "population",
             "simulate_population": "population", "simulate_through": "population",
             "write_prose": "prose"}
