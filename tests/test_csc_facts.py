@@ -27,7 +27,7 @@ ROW = {
 
 def test_every_fact_of_a_full_row():
     facts = csc_facts(ROW)
-    assert facts["name"] == ROW["name"] and facts["detection_class"] == "TRUE"
+    assert facts["name"] == ROW["name"] and facts["detection_class"] == "true"
     assert (facts["ra"], facts["dec"]) == (169.5686 * u.deg, -32.8126 * u.deg)
     assert (facts["exposure"], facts["instrument"]) == (25e3 * u.s, "Chandra ACIS")
     assert facts["flux"].to_value("erg s-1 cm-2") == pytest.approx(4e-14)

@@ -1,5 +1,6 @@
 """Literature from SIMBAD and ADS, both played by a server on this machine."""
 
+import io
 import json
 import time
 from xml.sax.saxutils import escape
@@ -7,6 +8,7 @@ from xml.sax.saxutils import escape
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.io.votable import parse
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
 from local_server import Reply, serving
@@ -287,6 +289,17 @@ def test_an_encoding_that_the_answer_declares_is_believed(tmp_path):
     with play([Reply(body.replace(b"utf-8", b"iso-8859-2"))], [ads_answer()]) as (url, _):
         found = find_literature("one", services=services(url), cache=tmp_path)
     assert found[0]["title"] == "Šafařík"
+
+
+def test_an_answer_in_binary_rows_is_read_too(tmp_path):
+    table = parse(io.BytesIO(simbad_answer(OLD, STUDY).body))
+    table.get_first_table().format = "binary"
+    binary = io.BytesIO()
+    table.to_xml(binary)
+    assert b"<BINARY>" in binary.getvalue()
+    with play([Reply(binary.getvalue())], [ads_answer()]) as (url, _):
+        found = find_literature("one", services=services(url), cache=tmp_path)
+    assert found.bibcodes == [STUDY[0], OLD[0]] and found[0]["abstract"] == STUDY[2]
 
 
 def test_numbers_that_are_missing(tmp_path):

@@ -72,9 +72,9 @@ def csc_facts(row):
     -----
     Bands: broad (b) 0.5-7, soft (s) 0.5-1.2, medium (m) 1.2-2, hard (h) 2-7 keV.
 
-    =============================================  ==================================================
+    =============================================  =================================================
     column (unit)                                  fact
-    =============================================  ==================================================
+    =============================================  =================================================
     ``name``                                       ``name``
     ``ra``, ``dec`` (deg)                          ``ra``, ``dec``
     ``significance``                               ``detection_significance``: highest of any stack
@@ -83,7 +83,7 @@ def csc_facts(row):
     ``acis_time``, ``hrc_time``, ``livetime`` (s)  ``exposure``, from the first that is positive;
                                                    ``instrument`` with the first two
     ``src_cnts_aper_b``                            ``counts``, net (tables of observations only)
-    ``flux_aper_b`` (erg s-1 cm-2)                 ``flux``, 0.5-7 keV; if zero, its upper limit as
+    ``flux_aper_b`` (erg s-1 cm-2)                 ``flux``, 0.5-7 keV; if zero, the limit as
                                                    ``flux_upper_limit``
     ``hard_hs``, ``hard_hm``, ``hard_ms``          ``hardness_2-7_to_0.5-1.2_keV``, ...: (x-y)/(x+y)
                                                    of photon fluxes, not the ``hardness`` of counts
@@ -91,8 +91,8 @@ def csc_facts(row):
     ``bb_kt``, ``brems_kt``, ``apec_kt`` (keV)     ``kT``, where such a model fits best
     ``powlaw_nh``, ``bb_nh`` (1e20 cm-2)           ``n_h``, of the model that fits best
     ``brems_nh``, ``apec_nh`` (1e20 cm-2)          the same
-    ``powlaw_stat``, ``bb_stat``                   ``spectral_model``, the one that fits best; a
-                                                   model with a reduced statistic above 2 is left out
+    ``powlaw_stat``, ``bb_stat``                   ``spectral_model``, the one that fits best;
+                                                   a reduced statistic above 2 leaves it out
     ``brems_stat``, ``apec_stat``                  the same
     ``nh_gal`` (1e20 cm-2)                         ``galactic_n_h``, a text with its unit
     ``var_intra_prob_b``, ``var_intra_index_b``    ``variability_probability_within_observations``,
@@ -103,7 +103,7 @@ def csc_facts(row):
     ``var_flag``                                   ``variable``
     ``extent_flag``, ``pileup_flag``               ``extended``, ``piled_up``
     ``conf_flag``, ``sat_src_flag``                ``confused``, ``saturated``
-    =============================================  ==================================================
+    =============================================  =================================================
 
     Errors come from the columns with ``_lolim`` and ``_hilim`` in their names, as in
     ``powlaw_gamma_lolim`` and ``flux_aper_lolim_b``.
@@ -124,9 +124,10 @@ def csc_facts(row):
     2.5e-14 erg/s/cm2. The photon index is 1.8 and the absorbing column is 0.12 x 1e22 cm-2.
     """
     facts = {}
-    for fact, column in (("name", "name"), ("detection_class", "likelihood_class")):
-        if text := _text(row, column):
-            facts[fact] = text
+    if name := _text(row, "name"):
+        facts["name"] = name
+    if likelihood := _text(row, "likelihood_class"):
+        facts["detection_class"] = likelihood.casefold()
     for column in ("ra", "dec"):
         _put(facts, column, _number(row, column, u.deg))
     for column, instrument in (("acis_time", "Chandra ACIS"), ("hrc_time", "Chandra HRC"),
