@@ -2,8 +2,12 @@
 
 from astropy.utils.exceptions import AstropyUserWarning
 
-__all__ = ["DomainShiftWarning", "EventDataError", "EventDataWarning", "MissingModelError",
-           "ModelFileError", "ServiceError"]
+__all__ = ["ArchiveError", "DomainShiftWarning", "EventDataError", "EventDataWarning",
+           "MissingModelError", "ModelFileError"]
+
+
+class ArchiveError(OSError):
+    """An archive cannot be reached, refuses, or sent what is damaged or must not be unpacked."""
 
 
 class EventDataError(ValueError):
@@ -16,10 +20,6 @@ class ModelFileError(ValueError):
 
 class MissingModelError(OSError):
     """A text model or an optional package is not on this machine and cannot be fetched."""
-
-
-class ServiceError(OSError):
-    """A service on the network cannot be reached, refuses, or answers what cannot be read."""
 
 
 class DomainShiftWarning(AstropyUserWarning):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import time
 from xml.sax.saxutils import escape
 
@@ -14,7 +15,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from local_server import Reply, serving
 
 from stingray_align.datasets import Ads, Literature, Simbad, find_literature, gather_literature
-from stingray_align.errors import ServiceError
+from stingray_align.errors import ArchiveError, MissingModelError
 from stingray_align.text import write_summary
 
 pytest.importorskip("pyvo", reason="SIMBAD is asked through pyvo")
@@ -255,7 +256,7 @@ def test_a_service_that_does_not_answer_in_time_is_asked_again(tmp_path):
 def test_a_service_that_fails_for_good_says_so_and_leaves_no_answer(tmp_path, simbad, ads,
                                                                     message):
     with play([simbad], [ads]) as (url, _):
-        with pytest.raises(ServiceError, match=message):
+        with pytest.raises(ArchiveError, match=message):
             find_literature("NGC 9999", services=services(url), cache=tmp_path)
     broken = "SIMBAD" if "SIMBAD" in message or "query:" in message else "ADS"
     assert not [f for f in tmp_path.rglob("*.json")
@@ -266,8 +267,16 @@ def test_a_service_out_of_reach(tmp_path):
     with play([simbad_answer()], [ads_answer()]) as (url, _):
         pass  # the server is gone now
     for service in services(url):
-        with pytest.raises(ServiceError, match="Max retries|cannot be reached"):
+        with pytest.raises(ArchiveError, match="Max retries|cannot be reached"):
             find_literature("NGC 9999", services=[service], cache=tmp_path)
+
+
+@pytest.mark.parametrize("service, package", [(0, "pyvo"), (1, "astroquery.nasa_ads")])
+def test_a_package_that_is_not_installed(monkeypatch, tmp_path, service, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingModelError, match=r"pip install stingray-align\[remote\]"):
+        find_literature("M 82", services=[services("http://127.0.0.1:1")[service]],
+                        cache=tmp_path)
 
 
 def test_text_that_is_not_utf8(tmp_path):
@@ -408,7 +417,7 @@ def test_a_failure_does_not_stop_the_others_but_several_do(tmp_path):
         with pytest.warns(AstropyUserWarning, match="2 of 4 sources failed"):
             found = gather_literature(names, services=simbad, cache=tmp_path, progress=False)
         assert [f and f.bibcodes for f in found] == [[OLD[0]], None, None, [OLD[0]]]
-        with pytest.raises(ServiceError, match="the last 3 sources failed"):
+        with pytest.raises(ArchiveError, match="the last 3 sources failed"):
             gather_literature([*names[:3], "bad 3", "never asked"], services=simbad,
                               cache=tmp_path, progress=False)
     assert not any("never asked" in request.parameters["QUERY"] for request in requests)

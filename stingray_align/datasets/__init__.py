@@ -1,4 +1,4 @@
-"""Data to learn, test and compare with: simulated populations; what is known of real sources."""
+"""Data to learn, test and compare with: simulated populations with known truth."""
 
 import importlib
 

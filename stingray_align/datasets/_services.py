@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from .._network import session
-from ..errors import MissingModelError, ServiceError
+from ..errors import ArchiveError, MissingModelError
 
 __all__ = ["Simbad", "Ads"]
 
@@ -62,7 +62,7 @@ class _Service:
 
         Raises
         ------
-        ServiceError
+        ArchiveError
             If the service cannot be reached, refuses, or answers nonsense again and again.
         """
         # The session itself waits and retries where the service is busy or out of reach.
@@ -74,7 +74,7 @@ class _Service:
                 return self._ask(question)
             except _Unreadable as error:
                 problem = error
-        raise ServiceError(f"{self.name} at {self.url} gives answers that cannot be read "
+        raise ArchiveError(f"{self.name} at {self.url} gives answers that cannot be read "
                            f"({problem}); try again later")
 
     def _wait_for_turn(self):
@@ -154,19 +154,19 @@ class Simbad(_Service):
         except protocol_errors as error:
             raise _Unreadable(error) from error
         except OSError as error:  # of requests
-            raise ServiceError(f"SIMBAD cannot be reached at {self.url}: {error}") from error
+            raise ArchiveError(f"SIMBAD cannot be reached at {self.url}: {error}") from error
         try:
             results = dal.TAPResults(parse(io.BytesIO(_decoded(body))), url=self.url)
             rows = results.to_table()
             return [_paper(row["bibcode"], row["title"], row["abstract"], row["publication_year"],
                            row["nbobject"]) for row in rows]
         except dal.DALQueryError as error:
-            raise ServiceError(f"SIMBAD refuses the query: {error.reason}") from error
+            raise ArchiveError(f"SIMBAD refuses the query: {error.reason}") from error
         except Exception as error:  # whatever a parser makes of a page that is no VOTable
             try:
                 query.raise_if_error()
             except dal.DALServiceError as status:
-                raise ServiceError(f"SIMBAD at {self.url} fails: {status.reason}") from error
+                raise ArchiveError(f"SIMBAD at {self.url} fails: {status.reason}") from error
             raise _Unreadable(f"{type(error).__name__}: {error}") from error
 
 
@@ -253,12 +253,12 @@ class Ads(_Service):
         response = getattr(error, "response", None)
         status = None if response is None else response.status_code
         if status in (401, 403):
-            return ServiceError("ADS does not accept the token; get one at "
+            return ArchiveError("ADS does not accept the token; get one at "
                                 "https://ui.adsabs.harvard.edu/user/settings/token")
         if status == 429:
-            return ServiceError("ADS has had enough queries for today; run again tomorrow, what "
+            return ArchiveError("ADS has had enough queries for today; run again tomorrow, what "
                                 "was found is kept")
-        return ServiceError(f"ADS at {self.url} fails: {error}")
+        return ArchiveError(f"ADS at {self.url} fails: {error}")
 
 
 def _pyvo():

@@ -26,7 +26,7 @@ from astropy.coordinates import SkyCoord
 from astropy.units import Quantity
 from astropy.utils.exceptions import AstropyUserWarning
 
-from ..errors import ServiceError
+from ..errors import ArchiveError
 from ._answers import Answers
 from ._services import Ads, Simbad
 
@@ -122,7 +122,7 @@ def find_literature(source, *, radius=None, n_tokens=6000, count_tokens=None, se
     ------
     ValueError
         If the source is no name or position, or a position comes without radius.
-    ServiceError
+    ArchiveError
         If a service cannot be reached, refuses, or answers what cannot be read.
 
     Examples
@@ -162,7 +162,7 @@ def gather_literature(sources, *, progress=True, radius=None, n_tokens=6000, cou
     ------
     ValueError
         As `find_literature`, before anything is asked.
-    ServiceError
+    ArchiveError
         If services fail on three sources in a row.
 
     Examples
@@ -187,11 +187,11 @@ def gather_literature(sources, *, progress=True, radius=None, n_tokens=6000, cou
     for i, source in enumerate(tqdm(sources, unit="source", disable=not progress)):
         try:
             found.append(_find(source, radius, n_tokens, count_tokens, services, answers))
-        except ServiceError as error:
+        except ArchiveError as error:
             found.append(None)
             failures.append(i)
             if len(failures) >= _GIVE_UP and failures[-_GIVE_UP] == i - _GIVE_UP + 1:
-                raise ServiceError(f"{error} (the last {_GIVE_UP} sources failed; call again to "
+                raise ArchiveError(f"{error} (the last {_GIVE_UP} sources failed; call again to "
                                    "go on from here)") from error
             problem = error
     if failures:
