@@ -3,6 +3,7 @@
 import importlib
 
 _OBJECTS = {"CLASSES": "population", "Population": "population", "SimulatedSources": "_sources",
+            "ngc3621": "ngc_3621",
             "simulate_challenge": "challenge", "simulate_photons": "population",
             "simulate_population": "population", "simulate_through": "population",
             "write_prose": "prose"}
