@@ -27,9 +27,9 @@ MAXIMUM_RATE = np.array([INSTRUMENTS[name].maximum_rate for name in NAMES])
 FRAME_TIME = np.array([INSTRUMENTS[name].frame_time for name in NAMES])
 DEFAULT_INSTRUMENTS = {"ACIS-I": 0.3, "ACIS-S": 0.3, "EPIC-pn": 0.13, "EPIC-MOS": 0.09,
                        "NICER": 0.09, "XRT": 0.09}
-_BAND_OF_BIN = np.stack([_spectra.in_range(a, b)
-                         for a, b in zip(BAND_EDGES[:-1], BAND_EDGES[1:])], axis=1)
-_ENERGY_05_7 = _spectra.in_range(0.5, 7.0) * _spectra.ENERGY * _spectra.ERG_PER_KEV
+BAND_OF_BIN = np.stack([_spectra.in_range(a, b)
+                        for a, b in zip(BAND_EDGES[:-1], BAND_EDGES[1:])], axis=1)
+ENERGY_05_7 = _spectra.in_range(0.5, 7.0) * _spectra.ENERGY * _spectra.ERG_PER_KEV
 _EVENT_KINDS = ("flares", "bursts", "eruptions", "transient")
 PERIODIC_KINDS = ("sinusoid", "pulsations", "eclipses", "dips", "heartbeat", "eruptions")
 
@@ -182,7 +182,7 @@ class Chunk:
 
     def band_rates(self):
         """Count rate of the components and the background in the four bands, shape (3, n, 4)."""
-        return self.spectrum @ _BAND_OF_BIN
+        return self.spectrum @ BAND_OF_BIN
 
     def rate(self):
         """True rate including background, shape (n, N_CELLS, 3) in ct/s."""
@@ -380,7 +380,7 @@ def observe(rng, scene, *, photons=True):
     nothing_else = ~scene.emitted.any(axis=(0, 2))
     seen = np.where(nothing_else, _exposed_levels(scene.level, windows)[:2], 0.0)
     expected = np.einsum("kn,knb->nb", np.stack([*seen, windows.exposed]),
-                         scene.spectrum @ _BAND_OF_BIN)
+                         scene.spectrum @ BAND_OF_BIN)
     estimate = _annulus(rng, expected)
     start = _start(rng, size)
     direction = _direction(rng, size)
@@ -796,7 +796,7 @@ def measured(level, emitted, scale, spectrum, instrument, windows, source, backg
     dict of ndarray
     """
     seen = _exposed_levels(level, windows)[:2]
-    energy = sum(s * (photons @ _ENERGY_05_7) for s, photons in zip(seen, emitted))
+    energy = sum(s * (photons @ ENERGY_05_7) for s, photons in zip(seen, emitted))
     variability = _fractional_variability(level, spectrum, windows.exposure, windows.exposed)
     nothing = ~emitted.any(axis=(0, 2))
     hardness = np.where(nothing, np.nan,
