@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 import stingray_align as sa
 
 from .errors import DomainShiftWarning, EventDataWarning
+from .evaluate._report import Report
 from .photons import Photons
 
-__all__ = ["FIGURES", "ON_SIMULATED", "Options", "RealSources", "real", "thinning",
+__all__ = ["DESCRIPTIONS", "FIGURES", "ON_SIMULATED", "Options", "RealSources", "real", "thinning",
            "thinning_figures"]
 
 _TARGETS = {  # of the truth table, and whether the logarithm is meant
@@ -295,9 +296,9 @@ def real(paths, read, catalogue):
 
     Returns
     -------
-    table : astropy.table.QTable
+    results : dict of Report
         Milliseconds of each step, the most probable class, the p-value of novelty, and remarks:
-        what was warned of, in short.
+        what was warned of, in short. Empty if no file could be used.
     bad : dict of str to str
         Files that could not be used, and why.
     """
@@ -313,11 +314,22 @@ def real(paths, read, catalogue):
             rows[-1]["remarks"] = "; ".join(dict.fromkeys([*rows[-1]["remarks"], *remarks]))
         except (OSError, ValueError) as error:
             bad[str(path)] = " ".join(str(error).split())
-    table = QTable(rows=rows) if rows else QTable()
-    for name in table.colnames:
-        if table[name].dtype.kind == "f":
-            table[name].info.format = ".1f" if name.endswith(")") else ".2f"
-    return table, bad
+    return ({"real": _RealFiles(rows)} if rows else {}), bad
+
+
+class _RealFiles(Report):
+    title = "Real event files"
+    primary_is = "files read, embedded and interpreted"
+
+    def __init__(self, rows):
+        self.rows, self.primary = rows, len(rows)
+
+    def to_table(self):
+        table = QTable(rows=self.rows)
+        for name in table.colnames:
+            if table[name].dtype.kind == "f":
+                table[name].info.format = ".1f" if name.endswith(")") else ".2f"
+        return table
 
 
 def _warm_up(catalogue):
@@ -367,3 +379,8 @@ def _event_vectors(population, model):
     from .autodecoder import embed_vectors
 
     return embed_vectors(population.photons, model, progress=True)
+
+
+#: What each benchmark measures, in a line.
+DESCRIPTIONS = {name: function.__doc__.strip().splitlines()[0] for name, function in
+                (ON_SIMULATED | {"thinning": thinning, "real": real}).items()}

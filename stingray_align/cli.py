@@ -81,7 +81,8 @@ examples:
   stingray-align benchmark calibration -o calibration --files sources/*.fits
   stingray-align benchmark thinning sources/*.fits -o fits
   stingray-align benchmark retrieval --sources 2000
-  stingray-align benchmark real sources/*.fits -o real.ecsv""",
+  stingray-align benchmark real sources/*.fits -o real.ecsv
+  stingray-align benchmark all --quick -o benchmarks""",
 }
 
 
@@ -196,15 +197,14 @@ def _align(args):
 
 
 def _benchmark(args):
-    in_folder = args.what in ("thinning", *benchmarks.FIGURES)
+    in_folder = args.output is not None and not args.output.suffix
     if args.output and not in_folder:
         _table_format(args.output)
-    results = {}
     if args.what == "real":
-        table, bad = benchmarks.real(args.files, lambda path: _read(path, args), _catalogue(args))
-        table.pprint(max_lines=-1, max_width=-1)
+        results, bad = benchmarks.real(args.files, lambda path: _read(path, args),
+                                       _catalogue(args))
         _print_left_out(bad)
-        if not len(table):
+        if not results:
             return 1
     else:
         model, real = _model(args), None
@@ -221,18 +221,29 @@ def _benchmark(args):
         else:
             catalogue = _catalogue(args) if args.what in _NEED_CATALOGUE else None
             results = benchmarks.ON_SIMULATED[args.what](model, catalogue, options)
-        for name, result in results.items():
-            print(f"\n{name}\n{'=' * len(name)}\n{result}")
-        table = None if in_folder else _stacked(results)
-    if args.output and in_folder:
+    for name, result in results.items():
+        print(f"\n{name}\n{'=' * len(name)}\n{result}")
+    if in_folder:
         figures = (benchmarks.thinning_figures(model, real) if args.what == "thinning"
-                   else benchmarks.FIGURES[args.what](results).items())
+                   else benchmarks.FIGURES.get(args.what, lambda results: {})(results).items())
         _write_results(results, figures, args.output)
         print(f"Tables and figures: {args.output}")
     elif args.output:
-        _write_table(table, args.output)
+        _write_table(_stacked(results), args.output)
         print(f"Table: {args.output}")
     return 0
+
+
+def _benchmark_all(args):
+    from ._benchmark_report import run_all
+
+    failed = run_all(args.output, quick=args.quick, seed=args.seed, files=args.files or (),
+                     only=args.only, n_processes=args.processes, catalogue=args.catalogue,
+                     model=args.model)
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    print(f"Page: {args.output / 'index.html'}")
+    return 1 if failed else 0
 
 
 def _print_left_out(bad):
@@ -241,10 +252,12 @@ def _print_left_out(bad):
 
 
 def _write_results(results, figures, folder):
-    """One table for each result, and each figure for screen and for print."""
+    """The first result in a sentence, a table for each, each figure for screen and for print."""
     from matplotlib import pyplot as plt
 
     folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(folder / "headline.txt") as temporary:
+        temporary.write_text(next(iter(results.values())).headline())
     for name, result in results.items():
         file_name = name.replace(",", "").replace(" ", "-")
         _write_table(result.to_table(), folder / f"{file_name}.ecsv")
@@ -555,18 +568,34 @@ def _parser():
                               help="event files of one source each, for the test by double "
                                    "thinning; those marked THINNED are left out")
             _add_format(kind)
-        _add_benchmark(kind, folder=name in benchmarks.FIGURES)
+        _add_benchmark(kind)
     kind = kinds.add_parser("thinning", help=_first_line(benchmarks.thinning),
                             description=_first_line(benchmarks.thinning)
                             + " Files marked THINNED are left out; figures draw every fit.")
     kind.add_argument("files", metavar="FILE", nargs="+", type=Path)
     _add_rivals(kind)
     _add_format(kind)
-    _add_benchmark(kind, folder=True)
+    _add_benchmark(kind)
     kind = kinds.add_parser("real", help="read, embed and interpret event files of one source each")
     kind.add_argument("files", metavar="FILE", nargs="+", type=Path)
     _add_format(kind)
     _add_benchmark(kind)
+
+    kind = kinds.add_parser("all", help=_ALL, description=_ALL[0].upper() + _ALL[1:] + ". What was "
+                            "finished by an earlier run of the same command is kept.")
+    kind.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True)
+    kind.add_argument("--quick", action="store_true",
+                      help="few sources and fast rivals: rough figures in minutes")
+    kind.add_argument("--only", metavar="NAME", nargs="+", help="only these of the benchmarks")
+    kind.add_argument("--files", metavar="FILE", nargs="+", type=Path,
+                      help="event files of one source each, for what is measured on real photons")
+    kind.add_argument("--processes", type=_count, default=2,
+                      help="benchmarks that run at a time (default 2)")
+    kind.add_argument("--seed", type=int, help="of the simulated sources (default 4321)")
+    _add_catalogue(kind)
+    kind.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS,
+                      help=argparse.SUPPRESS)
+    kind.set_defaults(run=_benchmark_all)
 
     command("info", _info, "print versions and what the bundled models were trained on")
     return parser
@@ -596,21 +625,20 @@ def _add_model(sub):
                      help="a trained autodecoder (default: the bundled one)")
 
 
-def _add_benchmark(sub, *, folder=False):
+def _add_benchmark(sub):
     _add_catalogue(sub)
     sub.add_argument("--seed", type=int, default=4321)
-    if folder:
-        sub.add_argument("-o", "--output", metavar="FOLDER", type=Path,
-                         help="also write tables and figures into this folder")
-    else:
-        sub.add_argument("-o", "--output", metavar="TABLE", type=Path,
-                         help="also write the figures here (.ecsv, .fits, .csv, .rst)")
+    sub.add_argument("-o", "--output", metavar="OUTPUT", type=Path,
+                     help="also write the numbers into this table (.ecsv, .fits, .csv, .rst), or "
+                          "all tables and figures into this folder (any other name)")
     sub.set_defaults(**{name: value for name, value in _BENCHMARK_DEFAULTS.items()
                         if sub.get_default(name) is None})
     # Given before the kind or after it, the option is the same.
     sub.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS,
                      help=argparse.SUPPRESS)
 
+
+_ALL = "run every benchmark and write one page with tables and figures"
 
 #: What a benchmark that does not offer the option works with.
 _BENCHMARK_DEFAULTS = {"sources": None, "counts": None, "challenge": False, "rivals": "all"}

@@ -295,6 +295,32 @@ def test_benchmark_real_lists_every_file(small, sources, capsys, tmp_path):
     assert "thinned" in table["remarks"][1] and "thinned" not in str(table["remarks"][0])
 
 
+def test_all_benchmarks_make_one_page_and_finished_ones_are_kept(small, capsys, tmp_path):
+    command = ["benchmark", "all", "--quick", "-o", "page", "--processes", "1", *small["catalogue"],
+               "--only", "challenge-csc"]
+    assert main(command) == 0
+    folder = tmp_path / "page"
+    page = (folder / "index.html").read_text()
+    assert "A quick run" in page and "fraction of the oracle gain: " in page
+    assert "--challenge --counts csc" in page and 'id="challenge-csc"' in page
+    table = Table.read(folder / "challenge-csc" / "reconstruction.ecsv")
+    assert "autodecoder" in (folder / "challenge-csc.txt").read_text() and len(table) > 2
+    assert not list(folder.glob("*.log"))
+    before = (folder / "challenge-csc.json").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (folder / "challenge-csc.json").stat().st_mtime_ns == before
+
+    assert main([*command[:-1], "nothing"]) == 2
+    assert "no benchmark is called nothing" in capsys.readouterr().err
+
+
+def test_a_failed_benchmark_is_named_on_the_page(small, capsys, tmp_path):
+    assert main(["benchmark", "all", "--quick", "-o", "page", "--processes", "1",
+                 *small["catalogue"], "--only", "thinning", "--files", "nowhere.fits"]) == 1
+    assert "failed: thinning" in capsys.readouterr().err
+    assert 'class="failed" id="thinning"' in (tmp_path / "page" / "index.html").read_text()
+
+
 # -- failing --------------------------------------------------------------------------------------
 
 

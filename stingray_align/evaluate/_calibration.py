@@ -283,6 +283,8 @@ class CalibrationResult(Report):
         Kind of each source.
     """
 
+    primary_is = "share of sources whose 68 % interval holds the truth"
+
     what: str
     levels: tuple
     held: dict

@@ -121,6 +121,8 @@ class ClassificationResult(Report):
         Guessing by class frequency; for ``"accuracy"`` always saying the largest class.
     """
 
+    primary_is = "balanced accuracy of the neighbours' vote"
+
     classes: tuple
     labels: np.ndarray
     predicted: dict

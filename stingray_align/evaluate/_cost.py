@@ -127,6 +127,8 @@ class CostResult(Report):
         Peak memory of the process in MiB, libraries included.
     """
 
+    primary_is = "milliseconds per source in a batch"
+
     milliseconds: dict
     photons_per_source: float
     training: dict | None

@@ -131,6 +131,8 @@ class DoubleThinningResult(Report):
         Photons of each source (0.5-7 keV, all parts).
     """
 
+    primary_is = "tau^2 (1 if calibrated)"
+
     squared: dict
     expected: dict
     counts: np.ndarray

@@ -139,6 +139,8 @@ class InstrumentsResult(Report):
         Whether all instruments were given the same number of photons.
     """
 
+    primary_is = "largest bias of a read-out, in standard deviations of the sources"
+
     values: dict
     truth: dict
     equal_photons: bool

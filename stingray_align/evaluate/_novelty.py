@@ -116,6 +116,8 @@ class NoveltyResult(Report):
         Rows of each left-out class.
     """
 
+    primary_is = "mean ROC AUC over left-out classes"
+
     scores: dict
     chance: dict
     n_members: dict

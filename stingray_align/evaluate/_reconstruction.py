@@ -173,6 +173,8 @@ class ReconstructionResult(Report):
         Kind of variability.
     """
 
+    primary_is = "fraction of the oracle gain"
+
     names: tuple
     rivals: tuple
     gain: dict

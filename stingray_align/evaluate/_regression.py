@@ -151,6 +151,10 @@ class RegressionResult(Report):
              "mean of the training folds.",)
 
     @property
+    def primary_is(self):
+        return f"R2 of {next(iter(self.scores))}"
+
+    @property
     def primary(self):
         """R² of the first target with the nested choice, an `Estimate`."""
         return next(iter(self.scores.values()))["best", "nested choice"]["R2"]

@@ -97,11 +97,13 @@ def bootstrap(statistic, n, *, groups=None, n_resamples=400, seed=0, level=0.95)
 class Report:
     """Base of all results: something with a title, tables and notes.
 
-    A subclass gives ``title``, ``notes`` and ``to_table``; printing shows them all.
+    A subclass gives ``title``, ``notes`` and ``to_table``; printing shows them all. Where one
+    figure stands for the whole, ``primary`` is it and ``primary_is`` says what it is.
     """
 
     title = ""
     notes = ()
+    primary_is = ""
 
     def to_table(self):
         """Return the main figures as a `~astropy.table.QTable`."""
@@ -110,6 +112,13 @@ class Report:
     def tables(self):
         """All tables that printing shows, the main one first."""
         return [self.to_table()]
+
+    def headline(self):
+        """The primary figure in a line; empty where there is none."""
+        if not self.primary_is:
+            return ""
+        figure = self.primary
+        return f"{self.primary_is}: {f'{figure:.3g}' if isinstance(figure, float) else figure}"
 
     def __str__(self):
         parts = ["\n".join(table.pformat(show_unit=False, max_lines=-1, max_width=-1))

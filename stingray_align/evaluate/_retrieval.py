@@ -230,6 +230,8 @@ class RetrievalResult(Report):
         What random ranks would give.
     """
 
+    primary_is = "Recall@1 % of texts from events (chance 0.01)"
+
     ranks: dict
     candidates: np.ndarray
     within_class: dict

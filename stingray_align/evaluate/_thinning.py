@@ -97,6 +97,8 @@ class ThinningResult(Report):
         Photons scored.
     """
 
+    primary_is = "nats gained per photon over a constant"
+
     names: np.ndarray
     labels: np.ndarray
     counts: np.ndarray

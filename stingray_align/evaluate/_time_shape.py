@@ -129,6 +129,8 @@ class TimeShapeResult(Report):
         the share recognised); if counts were given also to, for example, ``"accuracy > 300 ct"``.
     """
 
+    primary_is = "accuracy of the kind of light curve"
+
     kinds: tuple
     shapes: np.ndarray
     predicted: dict
