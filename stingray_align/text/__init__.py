@@ -11,8 +11,9 @@ _HOMES = {
     "CLASSES": "slots", "NUMBER_SLOTS": "slots", "FLAG_SLOTS": "slots", "N_SLOTS": "slots",
     "slot_names": "slots", "slot_vector": "slots", "clean_slots": "slots",
     "TextEncoder": "encoder", "text_vectors": "encoder",
-    "write_summary": "writers", "LocalChat": "writers", "OpenAIChat": "writers",
-    "OfflineWriter": "writers", "SummaryError": "writers",
+    "write_summary": "writers", "OfflineWriter": "writers", "SummaryError": "asking",
+    "Chat": "chat", "ChatError": "chat", "LocalChat": "chat", "OpenAIChat": "chat",
+    "summarize": "many", "estimate_tokens": "many",
     "understand": "glossary", "Understood": "glossary",
 }
 

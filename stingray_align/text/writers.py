@@ -1,50 +1,26 @@
-"""Who writes the summaries.
+"""Who writes the summary of a source.
 
-One call, `write_summary`, and three writers: a chat model on this machine (`LocalChat`), any
-endpoint that speaks OpenAI's protocol (`OpenAIChat`), and `OfflineWriter`, which needs no model
-and only phrases what was measured.  The provenance of every summary says which of them wrote it.
-
-The rule for language models is *no literature, no summary*: without abstracts or facts they are
-not asked, and an answer that breaks the schema, or cites what it was not given, is not accepted.
+One call, `write_summary`, and two kinds of writer: a chat model (`stingray_align.text.chat`), which
+reads abstracts and facts, and `OfflineWriter`, which needs no model and only phrases what was
+measured.  The provenance of every summary says which of them wrote it.
 """
 
-import datetime
-import hashlib
-import importlib.metadata
-import importlib.resources
-import json
 import math
-import os
-from string import Template
+import warnings
 
 import numpy as np
+from astropy.utils.exceptions import AstropyUserWarning
 
-from ..errors import MissingModelError
-from ._models import choose_device, find_model, load, quiet, sha256, text_length_limit, weight_files
-from .slots import CLASSES, FLAG_SLOTS, NUMBER_SLOTS, clean_slots
-from .summary import Summary, check_summary
+from .asking import Conversation, ask_all
+from .chat import Chat
+from .slots import FLAG_SLOTS, clean_slots
+from .summary import Summary, check_summary, make_provenance
 
-__all__ = ["write_summary", "LocalChat", "OpenAIChat", "OfflineWriter", "SummaryError"]
-
-PROMPT_VERSION = "summary-v1"
+__all__ = ["write_summary", "OfflineWriter"]
 
 # Units of facts with a dimension: those of truth tables and of slots.
 _UNITS = {"exposure": "s", "duration": "s", "period": "s", "timescale": "s",
           "flux": "erg s-1 cm-2", "kT": "keV", "n_h": "1e22 cm-2", "ra": "deg", "dec": "deg"}
-
-
-class SummaryError(ValueError):
-    """A language model gave no acceptable answer.
-
-    Attributes
-    ----------
-    raw : str
-        Its last answer, as it came.
-    """
-
-    def __init__(self, message, raw):
-        super().__init__(message)
-        self.raw = raw
 
 
 def write_summary(facts, *, abstracts=(), backend):
@@ -58,9 +34,10 @@ def write_summary(facts, *, abstracts=(), backend):
         columns' units or as Quantities.  The standard error of ``x`` is given as ``x_err``.
         `None`, NaN and masked values are unknown.
     abstracts : sequence of mapping, optional
-        Literature on the source, each with ``bibcode``, ``title`` and ``abstract``.
+        Literature on the source, each with ``bibcode``, ``title`` and ``abstract``, the most
+        relevant first: what does not fit into the model is cut from the end, with a warning.
     backend : LocalChat, OpenAIChat or OfflineWriter
-        Who writes.
+        Who writes: a `Chat`, or any object with ``write(facts, papers)``.
 
     Returns
     -------
@@ -72,7 +49,9 @@ def write_summary(facts, *, abstracts=(), backend):
     ValueError
         If there is nothing to write from.
     SummaryError
-        If a language model's answers break the schema twice.
+        If a language model's answers break the schema twice, or it refuses.
+    ChatError
+        If it gives no answer.
 
     Examples
     --------
@@ -84,23 +63,66 @@ def write_summary(facts, *, abstracts=(), backend):
     >>> summary.provenance["kind"], summary.slots
     ('deterministic', {'photon_index': 1.8})
     """
-    facts = _plain_facts(facts)
+    facts, papers = plain_facts(facts), plain_papers(abstracts)
+    if not isinstance(backend, Chat):
+        return backend.write(facts, papers)
+    conversation = Conversation(with_units(facts), papers, backend)
+    warn_left_out([conversation.n_left_out], backend)
+    (_, outcome), = ask_all(backend, [conversation])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def warn_left_out(numbers, backend):
+    """One warning for all abstracts that did not fit into a chat model, so many of each source."""
+    n_short = sum(number > 0 for number in numbers)
+    if n_short:
+        warnings.warn(
+            f"{sum(numbers)} abstracts of {n_short} source{'s' if n_short > 1 else ''} are "
+            f"left out, the least relevant ones: a conversation with {backend.name} has at most "
+            f"{backend.max_input_tokens} tokens. bibcodes_given in the provenance says which "
+            "were read", AstropyUserWarning, stacklevel=3)
+
+
+def plain_papers(abstracts):
+    """Bibcode, title and abstract of each paper, as strings."""
     papers = []
     for paper in abstracts:
         missing = [key for key in ("bibcode", "title", "abstract") if key not in paper]
         if missing:
             raise ValueError(f"an abstract lacks {', '.join(missing)}")
         papers.append({key: str(paper[key] or "") for key in ("bibcode", "title", "abstract")})
-    return backend.write(facts, papers)
+    return papers
 
 
-def _plain_facts(facts):
+def with_units(facts):
+    """Plain facts as a chat model reads them: a number that has a unit states it."""
+    shown = {}
+    for key, value in facts.items():
+        unit = _UNITS.get(key.removesuffix("_err"))
+        if unit and not isinstance(value, str):
+            value, unit = (value * 1e22, "cm-2") if unit == "1e22 cm-2" else (value, unit)
+            value = f"{value:.10g} {unit}"
+        shown[key] = value
+    return shown
+
+
+def plain_facts(facts):
+    """What is known of a source, as plain numbers, strings, and yes or no."""
     plain = {}
     for key in facts.keys():
         value = facts[key]
+        if value is None or np.any(getattr(value, "mask", False)):
+            continue
         if hasattr(value, "unit"):
             unit = _UNITS.get(key.removesuffix("_err"))
-            value = value.to_value(unit) if unit else value.value
+            if unit:
+                value = value.to_value(unit)
+            elif str(value.unit) and np.isfinite(value):  # a language model is told the unit
+                value = f"{value.value:.10g} {value.unit}"
+            else:
+                value = value.value
         if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0:
             value = value.item()
         if value is None or value is np.ma.masked or value == "":
@@ -114,237 +136,11 @@ def _plain_facts(facts):
     return plain
 
 
-def _provenance(kind, model, *, prompt_hash=None, bibcodes=()):
-    try:
-        version = importlib.metadata.version("stingray-align")
-    except importlib.metadata.PackageNotFoundError:  # used from a source tree
-        version = "unknown"
-    return {
-        "kind": kind, "model": model,
-        "prompt_version": PROMPT_VERSION if prompt_hash else None, "prompt_hash": prompt_hash,
-        "bibcodes": list(bibcodes),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "package_version": version,
-    }
-
-
-def _prompt():
-    """The instructions to a chat model, and their hash."""
-    file = importlib.resources.files(__package__) / "prompts" / f"{PROMPT_VERSION}.txt"
-    classes = ", ".join(f'"{name}"' for name in CLASSES)
-    text = Template(file.read_text(encoding="utf-8")).substitute(classes=classes)
-    return text, hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class _ChatWriter:
-    """A writer that asks a chat model: `complete` takes messages, returns (answer, model)."""
-
-    def write(self, facts, papers):
-        if not facts and not papers:
-            raise ValueError("neither facts nor abstracts: no literature, no summary")
-        prompt, prompt_hash = _prompt()
-        messages = [
-            {"role": "system", "content": prompt},
-            {"role": "user", "content": json.dumps({"facts": facts, "papers": papers}, indent=1,
-                                                   ensure_ascii=False)},
-        ]
-        problem = None
-        for _ in range(2):
-            answer, model = self.complete(messages)
-            try:
-                text, slots, bibcodes = _parse(answer)
-                provenance = _provenance("llm", model, prompt_hash=prompt_hash, bibcodes=bibcodes)
-                return check_summary(Summary(text, slots, provenance),
-                                     bibcodes=[paper["bibcode"] for paper in papers])
-            except ValueError as error:
-                problem = str(error)
-            messages = messages[:2] + [
-                {"role": "assistant", "content": answer},
-                {"role": "user", "content": f"That answer is not acceptable: {problem}. "
-                                            "Answer again with one correct JSON object."},
-            ]
-        raise SummaryError(f"{model} gave no acceptable summary in two attempts; the last fails "
-                           f"because {problem}. The answer began: {answer[:200]!r}", answer)
-
-
-def _parse(answer):
-    """Text, slots and bibcodes of a chat model's answer; ValueError says what is wrong."""
-    answer = answer.rpartition("</think>")[2]  # what a reasoning model says to itself
-    start, end = answer.find("{"), answer.rfind("}")
-    if start < 0 or end < start:
-        raise ValueError("it holds no JSON object")
-    try:
-        content = json.loads(answer[start:end + 1])
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not valid JSON ({error})") from None
-    problems = [f"it lacks {key!r}" for key in ("summary", "slots", "bibcodes")
-                if key not in content]
-    if problems:
-        raise ValueError("; ".join(problems))
-    text, slots, bibcodes = content["summary"], content["slots"], content["bibcodes"]
-    if not isinstance(text, str):
-        raise ValueError("'summary' is no string")
-    if not isinstance(slots, dict):
-        raise ValueError("'slots' is no object")
-    if not isinstance(bibcodes, list) or not all(isinstance(code, str) for code in bibcodes):
-        raise ValueError("'bibcodes' is no list of strings")
-    names = (*NUMBER_SLOTS, "class", *FLAG_SLOTS)
-    if missing := [name for name in names if name not in slots]:
-        raise ValueError(f"slots {', '.join(missing)} are neither filled nor null")
-    slots = {name: None if value == "unknown" else value for name, value in slots.items()}
-    return " ".join(text.split()), clean_slots(slots), bibcodes
-
-
-class LocalChat(_ChatWriter):
-    """Summaries by a chat model that runs on this machine, with greedy decoding.
-
-    Parameters
-    ----------
-    model : str or Path
-        A folder with a chat model saved by transformers, or a name on the Hugging Face hub.
-    device : str, torch.device or None, optional
-        Where to compute; `None` takes a GPU if there is one.
-    max_new_tokens : int, optional
-        Longest answer.
-
-    Raises
-    ------
-    MissingModelError
-        If the model is not on this machine and cannot be fetched.
-    ValueError
-        If it has no chat template.
-    """
-
-    def __init__(self, model, *, device=None, max_new_tokens=1024):
-        from transformers import AutoModelForCausalLM
-
-        folder = find_model(model)
-        self.max_new_tokens = int(max_new_tokens)
-        self._device = choose_device(device)
-        self._tokenizer, self._model = load(AutoModelForCausalLM, folder, self._device)
-        if not self._tokenizer.chat_template:
-            raise ValueError(f"{model} has no chat template: it is no chat model")
-        self.name = f"{folder.name if os.path.isdir(model) else model}" \
-                    f"@sha256:{sha256(weight_files(folder))[:16]}"
-
-    def __repr__(self):
-        return f"<LocalChat {self.name}>"
-
-    def complete(self, messages):
-        """Answer a conversation.
-
-        Parameters
-        ----------
-        messages : list of dict
-            Each with ``role`` (system, user, assistant) and ``content``.
-
-        Returns
-        -------
-        (str, str)
-            The answer, and the model that gave it.
-        """
-        import torch
-        from transformers import GenerationConfig
-
-        inputs = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        n_tokens = inputs["input_ids"].shape[1]
-        limit = text_length_limit(self._tokenizer, self._model.config)
-        if n_tokens + self.max_new_tokens > limit:
-            raise ValueError(f"prompt and answer need {n_tokens + self.max_new_tokens} tokens, "
-                             f"{self.name} reads {limit}: give fewer abstracts or a smaller "
-                             "max_new_tokens")
-        own = self._model.generation_config
-        ends = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
-        pad = self._tokenizer.pad_token_id
-        config = GenerationConfig(
-            do_sample=False, max_new_tokens=self.max_new_tokens, eos_token_id=ends,
-            pad_token_id=pad if pad is not None else self._tokenizer.eos_token_id)
-        with quiet(), torch.no_grad():
-            output = self._model.generate(
-                input_ids=inputs["input_ids"].to(self._device),
-                attention_mask=inputs["attention_mask"].to(self._device),
-                generation_config=config)
-        return self._tokenizer.decode(output[0, n_tokens:], skip_special_tokens=True), self.name
-
-
-class OpenAIChat(_ChatWriter):
-    """Summaries by any endpoint that speaks OpenAI's chat protocol (vLLM, Ollama, hosted).
-
-    Parameters
-    ----------
-    base_url : str or None, optional
-        Address of the endpoint; `None` takes ``OPENAI_BASE_URL``, else OpenAI's own.
-    model : str
-        Name of the model there.
-    api_key : str or None, optional
-        `None` takes ``OPENAI_API_KEY``.  An endpoint given by address may need none.
-    temperature : float or None, optional
-        Zero for the most reproducible answers; `None` leaves it to endpoints that refuse it.
-    timeout : float, optional
-        Seconds to wait for an answer.
-    max_retries : int, optional
-        Further attempts, with growing pauses, when the endpoint is busy (429), fails (5xx) or
-        cannot be reached.
-
-    Raises
-    ------
-    MissingModelError
-        If the ``openai`` package is not installed.
-    ValueError
-        If there is neither a key nor an address.
-    """
-
-    def __init__(self, base_url=None, *, model, api_key=None, temperature=0.0, timeout=120.0,
-                 max_retries=5):
-        try:
-            import openai  # noqa: F401
-        except ImportError:
-            raise MissingModelError("writing through an OpenAI-compatible endpoint needs the "
-                                    "openai package: pip install stingray-align[remote]") from None
-        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-        self.model = model
-        self._api_key = api_key or os.environ.get("OPENAI_API_KEY") or None
-        if self._api_key is None:
-            if self.base_url is None:
-                raise ValueError("set OPENAI_API_KEY or give api_key; or give the base_url of an "
-                                 "endpoint that needs no key")
-            self._api_key = "none"  # the client insists on one
-        self.temperature = temperature
-        self.timeout = timeout
-        self.max_retries = max_retries
-
-    def __repr__(self):  # never shows the key
-        return f"<OpenAIChat {self.model} at {self.base_url or 'api.openai.com'}>"
-
-    def complete(self, messages):
-        """Answer a conversation.
-
-        Parameters
-        ----------
-        messages : list of dict
-            Each with ``role`` (system, user, assistant) and ``content``.
-
-        Returns
-        -------
-        (str, str)
-            The answer, and the model that gave it.
-        """
-        import openai
-
-        options = {} if self.temperature is None else {"temperature": self.temperature}
-        with openai.OpenAI(base_url=self.base_url, api_key=self._api_key, timeout=self.timeout,
-                           max_retries=self.max_retries) as client:
-            response = client.chat.completions.create(model=self.model, messages=messages,
-                                                      **options)
-        answer = response.choices[0].message.content if response.choices else None
-        return answer or "", response.model or self.model
-
-
 class OfflineWriter:
     """Summaries without a language model: phrases measured quantities, and nothing else.
 
-    The provenance says ``kind="deterministic"``; the same facts give the same words.
+    The provenance says ``kind="deterministic"``; the same facts give the same words. There is no
+    paraphrase and no literature behind them.
     """
 
     name = "OfflineWriter"
@@ -361,7 +157,7 @@ class OfflineWriter:
             raise ValueError("none of the facts is a known quantity: nothing measured, no summary")
         slots = clean_slots(facts, ignore_other=True)
         return check_summary(Summary(" ".join(sentences), slots,
-                                     _provenance("deterministic", self.name)), words=None)
+                                     make_provenance("deterministic", self.name)), words=None)
 
 
 def significant(value, digits=3):
