@@ -21,6 +21,7 @@ __all__ = ["Conversation", "PROMPT_VERSION", "SummaryError", "ask_all", "prompt"
 
 PROMPT_VERSION = "summary-v2"
 
+_REPEATED = 4000  # letters of a refused answer that the model is reminded of
 _CONFIDENCE = ("low", "medium", "high")
 # Facts that say which source it is and nothing about it: no ground for a summary.
 _IDENTITY = {"name", "ra", "dec", "ra_err", "dec_err", "err_ellipse_r0", "obsid", "instrument"}
@@ -112,7 +113,7 @@ class Conversation:
     def object(self, answer, problem):
         """Ask again, with the reason why an answer was refused."""
         self._fit([
-            {"role": "assistant", "content": answer},
+            {"role": "assistant", "content": answer[:_REPEATED]},
             {"role": "user", "content": f"That answer is not acceptable: {problem}. "
                                         "Answer again with one correct JSON object."}])
 
