@@ -17,7 +17,7 @@ from pathlib import Path
 
 from astropy import units as u
 from astropy.io import registry
-from astropy.table import Table, vstack
+from astropy.table import QTable, Table, vstack
 from tqdm.auto import tqdm
 
 import stingray_align as sa
@@ -74,6 +74,23 @@ examples:
 examples:
   stingray-align align mine --pairs 4000
   stingray-align query "a pulsating ULX" --catalogue mine""",
+    "summarize": """\
+Every row of TABLE is one source and becomes one row of SUMMARIES, in the same order; columns with
+one number or text per row are facts, with their units. Papers come from SIMBAD and ADS, kept in a
+folder (--literature FOLDER), by the column name, or by ra and dec with --radius; or from a file
+with one JSON object per line: name, bibcode, title, abstract, the most relevant first for each
+name. SUMMARIES ends in .ecsv or .parquet.
+
+Every answer is kept in SUMMARIES.cache: the same command goes on where an earlier one stopped, and
+asks nothing where nothing has changed. The exit status is 0 if there is any summary, else 1.
+
+examples:
+  stingray-align summarize sources.ecsv -o summaries.ecsv --offline
+  stingray-align summarize sources.ecsv -o summaries.ecsv --llm some/chat-model
+  stingray-align summarize sources.fits -o summaries.parquet --llm gpt-x --dry-run \\
+      --llm-url https://api.example.org/v1 --literature papers/
+  stingray-align summarize sources.fits -o summaries.parquet --llm gpt-x --max-tokens 2000000 \\
+      --llm-url https://api.example.org/v1 --literature papers.jsonl""",
     "benchmark": """\
 examples:
   stingray-align benchmark reconstruction
@@ -194,6 +211,35 @@ def _align(args):
     align(args.output, n_pairs=args.pairs, n_archetypes=args.archetypes, seed=args.seed,
           model=_model(args))
     print(f"Catalogue: {args.output}")
+
+
+def _summarize(args):
+    from .text import estimate_tokens, summarize, write_summaries
+
+    if args.output.suffix not in (".ecsv", ".parquet"):
+        raise ValueError(f"{args.output}: summaries are written as .ecsv or .parquet")
+    if args.offline and args.literature:
+        raise ValueError("--offline phrases what was measured and reads no literature")
+    table = QTable.read(args.table)
+    table.convert_bytestring_to_unicode()
+    names = _source_names(table)
+    options = {"backend": _writer(args)}
+    if not args.offline:
+        options |= {"abstracts": _papers(args, table, names), "retry_failed": args.retry_failed,
+                    "cache": args.output.with_name(f"{args.output.name}.cache")}
+        cost = estimate_tokens(table, **options)
+        print(cost, flush=True)
+        if args.dry_run:
+            return 0
+        if args.max_tokens is not None and cost.tokens > args.max_tokens:
+            raise ValueError(f"that is more than the {args.max_tokens} tokens of --max-tokens: "
+                             "nothing was asked")
+    written = summarize(table, **options)
+    write_summaries(args.output, written.summaries, names=names)
+    for failure in written.failures:
+        print(f"failed: {names[failure.index]}: {_reason(failure.reason)}", file=sys.stderr)
+    print(f"{written}\nSummaries: {args.output}")
+    return 0 if any(written.summaries) else 1
 
 
 def _benchmark(args):
@@ -342,6 +388,45 @@ def _language_model(args):
     return OpenAIChat(args.llm_url, model=args.llm) if args.llm_url else LocalChat(args.llm)
 
 
+def _writer(args):
+    from .text import LocalChat, OfflineWriter, OpenAIChat
+
+    if args.offline:
+        return OfflineWriter()
+    if args.llm_url:
+        return OpenAIChat(args.llm_url, model=args.llm, temperature=args.temperature,
+                          seed=args.seed, max_input_tokens=args.max_input_tokens,
+                          concurrency=args.parallel)
+    return LocalChat(args.llm, temperature=args.temperature or 0.0, seed=args.seed or 0,
+                     max_input_tokens=args.max_input_tokens, batch_size=args.parallel)
+
+
+def _source_names(table):
+    if "name" in table.colnames:
+        return [str(name).strip() for name in table["name"]]
+    return [f"row {i}" for i in range(1, len(table) + 1)]
+
+
+def _papers(args, table, names):
+    """What is written on each row of a table, or None if nobody shall be asked."""
+    if args.literature is None:
+        return None
+    if args.literature.suffix == ".jsonl":
+        from .text import read_papers
+
+        return read_papers(args.literature, names)
+    from .datasets.literature import gather_literature
+
+    sources = names
+    if args.radius is not None:
+        from astropy.coordinates import SkyCoord
+
+        sources = SkyCoord(table["ra"], table["dec"], unit="deg")
+    elif "name" not in table.colnames:
+        raise ValueError(f"{args.table} has no column 'name': give --radius to ask by ra and dec")
+    return gather_literature(sources, radius=args.radius, cache=args.literature)
+
+
 def _model_identity(args):
     """What the rows of a table state about the model that made them."""
     path = args.model or BUNDLED / "autodecoder.safetensors"
@@ -456,6 +541,15 @@ def _count(text):
     return value
 
 
+def _temperature(text):
+    if text == "none":
+        return None
+    value = float(text)
+    if not 0 <= value < 10:
+        raise argparse.ArgumentTypeError(f"{text} is no temperature such as 0 or 0.7")
+    return value
+
+
 def _background(text):
     """``auto``, ``none``, two radii, or a region file."""
     if text in ("auto", "none"):
@@ -547,6 +641,36 @@ def _parser():
                      help="simulated sources in the catalogue (default 5600)")
     sub.add_argument("--seed", type=int, default=0)
     _add_model(sub)
+
+    sub = command("summarize", _summarize, "write a summary of each source of a table")
+    sub.add_argument("table", metavar="TABLE", type=Path)
+    sub.add_argument("-o", "--output", metavar="SUMMARIES", type=Path, required=True)
+    who = sub.add_mutually_exclusive_group(required=True)
+    who.add_argument("--llm", metavar="NAME",
+                     help="the chat model that writes: a folder or a name on the hub, or with "
+                          "--llm-url a name there")
+    who.add_argument("--offline", action="store_true",
+                     help="no model: phrase what was measured, and nothing else")
+    sub.add_argument("--llm-url", metavar="URL",
+                     help="an endpoint with OpenAI's protocol; its key is in OPENAI_API_KEY")
+    sub.add_argument("--literature", metavar="WHERE", type=Path,
+                     help="a folder for what SIMBAD and ADS answer, or a file of papers (.jsonl)")
+    sub.add_argument("--radius", type=_angle, metavar="ANGLE",
+                     help="look for papers by ra and dec within ANGLE (a bare number is in "
+                          "arcseconds) instead of by name")
+    sub.add_argument("--dry-run", action="store_true", help="only say what it will cost")
+    sub.add_argument("--max-tokens", type=_count, metavar="N",
+                     help="do not start if it will cost more")
+    sub.add_argument("--max-input-tokens", type=_count, metavar="N", default=8000,
+                     help="longest question; abstracts that do not fit are left out (default 8000)")
+    sub.add_argument("--retry-failed", action="store_true",
+                     help="ask again where an answer was refused in an earlier run")
+    sub.add_argument("--temperature", type=_temperature, default=0.0, metavar="T",
+                     help="0 for the likeliest answer (default), or none to leave it to the "
+                          "endpoint")
+    sub.add_argument("--seed", type=int, help="of answers drawn at a temperature above 0")
+    sub.add_argument("--parallel", type=_count, default=8, metavar="N",
+                     help="questions at the same time (default 8)")
 
     sub = command("benchmark", _benchmark, "measure how good the models are")
     kinds = sub.add_subparsers(dest="what", metavar="WHAT", required=True)

@@ -94,11 +94,12 @@ def test_build_agrees_with_its_parts(model, tmp_path):
 
     made = run(tmp_path / "made", model, Counter(), progress=False)
     population = simulate_population(6, seed=11, counts=(20, 80))
-    summaries = [None, "one text", ["two", Summary("texts", {"soft": True}, {})], None, (), "last"]
+    summaries = [None, "one text", ["two", Summary("texts", {"soft": True}, {})], None, (),
+                 Summary("last", paraphrase="in plain words")]
     built = AlignedCatalog.build(population.event_lists, summaries, model=model,
                                  encoder=Counter(), aligner=made.aligner)
-    assert built.text_sources.tolist() == [1, 2, 2, 5]
-    assert [t.text for t in built.texts] == ["one text", "two", "texts", "last"]
+    assert built.text_sources.tolist() == [1, 2, 2, 5, 5]
+    assert [t.text for t in built.texts] == ["one text", "two", "texts", "last", "in plain words"]
     assert built.table["counts"].tolist() == population.photons.n_photons.tolist()
     reading = built.interpret(population.event_lists[3], k=2)
     assert reading.sources["similarity"][0] == pytest.approx(1, abs=2e-3)

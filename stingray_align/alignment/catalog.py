@@ -141,7 +141,8 @@ class AlignedCatalog:
         event_lists : sequence of stingray.EventList, or Photons
             One per source.
         summaries : sequence
-            For each source a Summary, a str, several of them (a list or tuple), or None.
+            For each source a Summary, a str, several of them (a list or tuple), or None. The
+            paraphrase of a Summary is one more text.
         table : astropy.table.Table, optional
             Facts of the sources, in the same order. ``name``, ``counts``, ``exposure``,
             ``duration`` and ``instrument`` are added if missing.
@@ -181,8 +182,9 @@ class AlignedCatalog:
         for i, entry in enumerate(summaries):
             for one in entry if isinstance(entry, (list, tuple)) else [entry]:
                 if one is not None:
-                    texts.append(one if isinstance(one, Summary) else Summary(one, {}, {}))
-                    text_sources.append(i)
+                    wordings = (one if isinstance(one, Summary) else Summary(one)).wordings()
+                    texts += wordings
+                    text_sources += [i] * len(wordings)
         projected = None
         if texts:
             from ..text.encoder import TextEncoder, text_vectors

@@ -14,6 +14,7 @@ _HOMES = {
     "write_summary": "writers", "OfflineWriter": "writers", "SummaryError": "asking",
     "Chat": "chat", "ChatError": "chat", "LocalChat": "chat", "OpenAIChat": "chat",
     "summarize": "many", "estimate_tokens": "many",
+    "read_papers": "papers",
     "understand": "glossary", "Understood": "glossary",
 }
 

@@ -138,7 +138,9 @@ def summarize(facts, *, abstracts=None, backend, cache=None, retry_failed=False,
         One for each source, see `write_summary`. Of a table, the columns are taken that hold one
         number or text per row.
     abstracts : sequence, optional
-        For each source its papers, the most relevant first (see `write_summary`), or `None`.
+        For each source its papers, the most relevant first (see `write_summary`), for instance
+        what `stingray_align.datasets.gather_literature` gives. `None` in place of papers says
+        that nobody could be asked for them; then nothing is written.
     backend : LocalChat, OpenAIChat or OfflineWriter
         Who writes.
     cache : str or Path, optional
@@ -233,6 +235,8 @@ def _phrase(writer, sources):
 
 
 def _conversation(facts, papers, chat):
+    if papers is None:
+        raise ValueError("its literature could not be asked for")
     return Conversation(with_units(facts), papers, chat)
 
 
@@ -244,7 +248,8 @@ def _sources(facts, abstracts):
         abstracts = [()] * len(facts)
     if len(abstracts) != len(facts):
         raise ValueError(f"there are {len(facts)} sources and abstracts for {len(abstracts)}")
-    return [(plain_facts(own), plain_papers(papers or ())) for own, papers in zip(facts, abstracts)]
+    return [(plain_facts(own), None if papers is None else plain_papers(papers))
+            for own, papers in zip(facts, abstracts)]
 
 
 def _rows(table):
