@@ -30,6 +30,7 @@ __all__ = ["main"]
 
 _NEED_CATALOGUE = ("retrieval", "regression", "classification", "novelty")
 _SHOWN = ("rank", "similarity", "name", "class", "instrument", "counts", "exposure", "ra", "dec")
+_PROMPT_TOKENS = 2000  # of a question about a source, apart from its papers
 _SAVE_EVERY = 60  # seconds between two writings of a growing table
 
 _READING = """\
@@ -76,10 +77,11 @@ examples:
   stingray-align query "a pulsating ULX" --catalogue mine""",
     "summarize": """\
 Every row of TABLE is one source and becomes one row of SUMMARIES, in the same order; columns with
-one number or text per row are facts, with their units. Papers come from SIMBAD and ADS, kept in a
-folder (--literature FOLDER), by the column name, or by ra and dec with --radius; or from a file
-with one JSON object per line: name, bibcode, title, abstract, the most relevant first for each
-name. SUMMARIES ends in .ecsv or .parquet.
+one number or text per row are facts, with their units (--csc: the columns of the Chandra Source
+Catalog, by their meaning). Papers come from SIMBAD and ADS and are kept in a folder (--literature
+FOLDER), by the column name, or by ra and dec with --radius; or they come from a file with one JSON
+object per line: name, bibcode, title, abstract, the most relevant first for each name. SUMMARIES
+ends in .ecsv or .parquet.
 
 Every answer is kept in SUMMARIES.cache: the same command goes on where an earlier one stopped, and
 asks nothing where nothing has changed. The exit status is 0 if there is any summary, else 1.
@@ -222,19 +224,23 @@ def _summarize(args):
         raise ValueError("--offline phrases what was measured and reads no literature")
     table = QTable.read(args.table)
     table.convert_bytestring_to_unicode()
-    names = _source_names(table)
+    names, facts = _source_names(table), table
+    if args.csc:
+        from .datasets.facts import csc_facts
+
+        facts = [csc_facts(row) for row in table]
     options = {"backend": _writer(args)}
     if not args.offline:
         options |= {"abstracts": _papers(args, table, names), "retry_failed": args.retry_failed,
                     "cache": args.output.with_name(f"{args.output.name}.cache")}
-        cost = estimate_tokens(table, **options)
+        cost = estimate_tokens(facts, **options)
         print(cost, flush=True)
         if args.dry_run:
             return 0
         if args.max_tokens is not None and cost.tokens > args.max_tokens:
             raise ValueError(f"that is more than the {args.max_tokens} tokens of --max-tokens: "
                              "nothing was asked")
-    written = summarize(table, **options)
+    written = summarize(facts, **options)
     write_summaries(args.output, written.summaries, names=names)
     for failure in written.failures:
         print(f"failed: {names[failure.index]}: {_reason(failure.reason)}", file=sys.stderr)
@@ -424,7 +430,8 @@ def _papers(args, table, names):
         sources = SkyCoord(table["ra"], table["dec"], unit="deg")
     elif "name" not in table.colnames:
         raise ValueError(f"{args.table} has no column 'name': give --radius to ask by ra and dec")
-    return gather_literature(sources, radius=args.radius, cache=args.literature)
+    return gather_literature(sources, radius=args.radius, cache=args.literature,
+                             n_tokens=max(1000, args.max_input_tokens - _PROMPT_TOKENS))
 
 
 def _model_identity(args):
@@ -658,6 +665,8 @@ def _parser():
     sub.add_argument("--radius", type=_angle, metavar="ANGLE",
                      help="look for papers by ra and dec within ANGLE (a bare number is in "
                           "arcseconds) instead of by name")
+    sub.add_argument("--csc", action="store_true",
+                     help="the columns are those of the Chandra Source Catalog")
     sub.add_argument("--dry-run", action="store_true", help="only say what it will cost")
     sub.add_argument("--max-tokens", type=_count, metavar="N",
                      help="do not start if it will cost more")

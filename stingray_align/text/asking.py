@@ -23,8 +23,9 @@ PROMPT_VERSION = "summary-v2"
 
 _REPEATED = 4000  # letters of a refused answer that the model is reminded of
 _CONFIDENCE = ("low", "medium", "high")
-# Facts that say which source it is and nothing about it: no ground for a summary.
-_IDENTITY = {"name", "ra", "dec", "ra_err", "dec_err", "err_ellipse_r0", "obsid", "instrument"}
+# Facts that say which source was looked at and nothing about it: no ground for a summary.
+_IDENTITY = {"name", "ra", "dec", "ra_err", "dec_err", "obsid", "instrument", "exposure",
+             "duration"}
 # What a paraphrase in plain words does without.
 _JARGON = re.compile(
     r"\b(?:[A-Z]{3,}s?|keV|erg|photon index|column densit\w+|power[ -]law|black ?body|accret\w+|"
