@@ -178,7 +178,8 @@ def test_cost_is_known_before(tmp_path):
 def test_one_warning_for_all_that_is_cut():
     chat = Scripted()
     chat.max_input_tokens = 1200
-    long = [[*papers, {"bibcode": "x", "title": "", "abstract": "long " * 800}] for papers in PAPERS]
+    extra = {"bibcode": "x", "title": "", "abstract": "long " * 800}
+    long = [[*papers, extra] for papers in PAPERS]
     with pytest.warns(AstropyUserWarning, match="5 abstracts of 5 sources are left out") as caught:
         written = summarize(FACTS, abstracts=long, backend=chat, progress=False)
     assert len(caught) == 1 and written.failures == []
