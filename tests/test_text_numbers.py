@@ -1,5 +1,6 @@
 """Numbers of a summary are found in its inputs, however they are written there."""
 
+import numpy as np
 import pytest
 
 from stingray_align.text._numbers import strange_numbers
@@ -29,6 +30,10 @@ FOUND = [  # said, given
     ("0.0862 keV", "10^6 K"),
     ("0.5 to 7 keV", "0.5-7 keV"),
     ("1.8&nbsp;keV", "kT of 1.8&plusmn;0.1 keV"),
+    ("about 10^22 cm^-2", "n_h: 7.7e+21 cm-2"),
+    ("the logarithm of the column is 21.9", "n_h: 7.7e+21 cm-2"),
+    ("log10 of the flux is -13.4", "flux: 4.1e-14 erg s-1 cm-2"),
+    ("log L = 39", "log L_X ~ 39.2"),
     ("no numbers at all", ""),
 ]
 STRANGE = [
@@ -41,6 +46,9 @@ STRANGE = [
     ("45%", "0.54", ["45"]),
     ("7 and 7 and 8", "", ["7", "8"]),
     ("M82", "M83", ["82"]),
+    ("about 10^23 cm^-2", "n_h: 7.7e+21 cm-2", ["10^23"]),
+    ("1.2 x 10^39 erg/s", "about 10^39 erg/s", ["1.2 x 10^39"]),
+    ("log N_H of 22.4", "n_h: 7.7e+21 cm-2", ["22.4"]),
 ]
 
 
@@ -72,3 +80,17 @@ def test_slots_in_their_units(slots, given):
 def test_slots_in_wrong_units(slots, given):
     (name, value), = slots.items()
     assert strange_numbers("", slots, given) == [f"{name} {value:g}"]
+
+
+def test_truth_passes_and_invention_is_caught():
+    rng = np.random.default_rng(7)
+    n_caught = 0
+    for _ in range(200):
+        period, energy, flux = 10 ** rng.uniform([0, -1, -15], [5, 1, -12])
+        given = f"period: {period:.10g} s\nkT: {energy:.6g} keV\nflux: {flux:.4e} erg s-1 cm-2"
+        digits = rng.integers(2, 5)
+        for value, unit in ((period, "s"), (period / 1e3, "ks"), (period / 3600, "h")):
+            said = f"{value:.{digits}g} {unit}, {energy * 1e3:.{digits}g} eV, {flux:.{digits - 1}e}"
+            assert strange_numbers(said, {"period": float(f"{period:.3g}")}, given) == []
+        n_caught += bool(strange_numbers(f"{10 ** rng.uniform(0, 5):.3g} s", {}, given))
+    assert n_caught > 190

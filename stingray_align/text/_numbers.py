@@ -10,7 +10,7 @@ compared, since a hyphen may be a range. Words that count ("two peaks") are not 
 import html
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["strange_numbers"]
 
@@ -39,12 +39,18 @@ _NUMBER = re.compile(
     + r"|(?P<mantissa>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"(?:[eE](?P<e>[-+]?\d+)(?![\d.]))?"
     r"(?:\s*[x×*·]\s*10\s*(?:\^|\*\*)?\s*\(?(?P<power>[-+]?\d+)\)?)?")
+_LOG = re.compile(r"\blog[^.;\d]{0,40}$")
 _UNIT = re.compile(r"[\s-]*(%|per\s?cent|[A-Za-z]+\d?)")
 
 
 @dataclass(frozen=True)
 class _Number:
-    """A number as written; ``half`` is half of its last digit."""
+    """A number as written.
+
+    ``half`` is half of its last digit, ``spread`` the factor within which it is meant. A power of
+    ten alone tells an order of magnitude. ``exponent`` is what follows the word log, if that is a
+    number, with its sign.
+    """
 
     text: str
     value: float
@@ -52,6 +58,15 @@ class _Number:
     kind: str | None = None
     factor: float = 1.0
     percent: bool = False
+    spread: float = 1.0
+    exponent: float | None = None
+
+    def implied(self):
+        """Numbers that are said with it: the power of a logarithm, the period of a frequency."""
+        if self.exponent is not None:
+            yield _Number(self.text, _power(self.exponent), 0.0, spread=10.0 ** (1.2 * self.half))
+        if self.kind == "frequency" and self.value:
+            yield _Number(self.text, 1 / (self.value * self.factor), 0.0, "time")
 
 
 def strange_numbers(said, slots, given):
@@ -80,13 +95,16 @@ def strange_numbers(said, slots, given):
     ['1999', '2.35 h', 'kT 0.7']
     """
     said, given = _plain(said), _plain(given, words=True)
-    known = _known(given)
+    # an order of magnitude that was given is no ground for a number with digits
+    known = [n for number in _numbers(given)
+             for n in (replace(number, spread=1.0), *number.implied())]
     # powers of ten that stand apart from the number they belong to: (1.2 +/- 0.3) x 10^-13
     powers = {int(n) for text in (said, given) for n in re.findall(
         r"(?<!\d)10\s*(?:(?:\^|\*\*)\s*\(?\s*|(?=[-+]))([-+]?\d+)(?![\d.])", text)}
     wanted = [*_numbers(re.sub(r"\d+(?:st|nd|rd|th)\b", " ", said)), *_slot_numbers(slots)]
     strange = [number.text for number in wanted
-               if not any(_same(number, other, powers) for other in known)]
+               if not any(_same(n, other, powers)
+                          for n in (number, *number.implied()) for other in known)]
     return list(dict.fromkeys(strange))
 
 
@@ -94,6 +112,7 @@ def _plain(text, *, words=False):
     """One way to write numbers: no markup, no TeX, no typographic minus, no powers of units."""
     text = html.unescape(text).replace("\u2212", "-").replace("\u2013", "-")
     text = re.sub("[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda m: "^" + m[0].translate(_SUPERSCRIPTS), text)
+    text = re.sub(r"\blog_?\{?10\}?", "log ", text)
     text = re.sub(r"<sup>", "^", text, flags=re.IGNORECASE)
     text = re.sub(r"</?[A-Za-z][^<>]*>", " ", text)
     text = re.sub(r"\\(?:times|cdot)(?![A-Za-z])", " x ", text)
@@ -111,13 +130,13 @@ def _plain(text, *, words=False):
 
 def _numbers(text):
     for match in _NUMBER.finditer(text):
-        if match["alone"]:
-            value, half = _power(float(match["alone"])), 0.0
-        else:
+        value, half, spread, exponent = _power(float(match["alone"] or 0)), 0.0, 10 ** 0.5, None
+        if not match["alone"]:
             digits = match["mantissa"].replace(",", "")
-            exponent = int(match["e"] or 0) + int(match["power"] or 0)
-            scale = _power(exponent)
-            value, half = float(digits) * scale, _half(digits) * scale
+            scale = _power(int(match["e"] or 0) + int(match["power"] or 0))
+            value, half, spread = float(digits) * scale, _half(digits) * scale, 1.0
+            if _LOG.search(text, max(0, match.start() - 50), match.start()):
+                exponent = -value if text[match.start() - 1] == "-" else value
         if not math.isfinite(value):
             continue
         unit = _UNIT.match(text, match.end())
@@ -125,8 +144,9 @@ def _numbers(text):
         kind, factor = _UNITS.get(unit, (None, 1.0))
         if unit == "percmsq" and match["mantissa"] and value < 1e10:
             kind = None  # the power of ten stands elsewhere
-        shown = f"{match[0].strip()} {unit}" if unit in _UNITS and unit != "percmsq" else match[0]
-        yield _Number(shown.strip(), value, half, kind, factor, unit.startswith(("%", "per")))
+        shown = f"{match[0].strip()} {unit}" if kind and unit != "percmsq" else match[0].strip()
+        percent = unit == "%" or unit.startswith(("per ", "percent"))
+        yield _Number(shown, value, half, kind, factor, percent, spread, exponent)
 
 
 def _power(exponent):
@@ -141,17 +161,6 @@ def _half(digits):
     return max(0.5, min(0.5 * 10.0 ** zeros, 0.05 * float(digits))) if zeros else 0.5
 
 
-def _known(given):
-    """The numbers of the inputs, and what they imply: powers of logarithms, periods."""
-    known = list(_numbers(given))
-    for match in re.finditer(r"\blog[^.;\n]{0,25}?([-+]?\d{1,2}\.?\d*)", given):
-        value = _power(float(match[1]))
-        known.append(_Number(match[0], value, 0.06 * value))
-    known += [_Number(n.text, 1 / (n.value * n.factor), 0.0, "time")
-              for n in known if n.kind == "frequency" and n.value]
-    return known
-
-
 def _slot_numbers(slots):
     for name, value in slots.items():
         kind, factor = _UNITS.get(_SLOT_UNITS.get(name, ""), (None, 1.0))
@@ -162,16 +171,23 @@ def _slot_numbers(slots):
 
 
 def _same(number, other, powers):
+    """Whether a number of the text is this one of the inputs."""
+    spread = max(number.spread, other.spread)
+    slack = 0.0
     if number.kind and number.kind == other.kind:
-        value = other.value * other.factor / number.factor
-        # what changes its unit is rounded twice
-        slack = 0.0 if number.factor == other.factor else 0.01 * value
-        return abs(number.value - value) <= number.half * (1 + 1e-9) + slack + 1e-9 * value
-    if number.kind and other.kind:
+        scales = [other.factor / number.factor]
+        slack = 0.01 if scales != [1.0] else 0.0  # what changes its unit is rounded twice
+    elif number.kind and other.kind:
         return False
-    exponents = {*_PREFIXES, *powers, *(-p for p in powers)}
-    if number.percent or other.percent:
-        exponents |= {2, -2}
-    half = number.half * (1 + 1e-9) + 1e-9 * number.value + (other.half if "log" in other.text
-                                                             else 0)
-    return any(abs(number.value - other.value * _power(n)) <= half for n in exponents)
+    else:
+        exponents = {*_PREFIXES, *powers, *(-power for power in powers)}
+        if number.percent or other.percent:
+            exponents |= {2, -2}
+        scales = map(_power, exponents)
+    for scale in scales:
+        value = other.value * scale
+        if abs(number.value - value) <= number.half * (1 + 1e-9) + (slack + 1e-9) * value:
+            return True
+        if value / spread <= number.value <= value * spread and spread > 1:
+            return True
+    return False
