@@ -13,8 +13,8 @@ _HOMES = {
     "TextEncoder": "encoder", "text_vectors": "encoder",
     "write_summary": "writers", "OfflineWriter": "writers", "SummaryError": "asking",
     "Chat": "chat", "ChatError": "chat", "LocalChat": "chat", "OpenAIChat": "chat",
-    "summarize": "many", "estimate_tokens": "many",
-    "read_papers": "papers",
+    "summarize": "many", "estimate_tokens": "many", "Cost": "many", "Failure": "many",
+    "Written": "many", "read_papers": "papers",
     "understand": "glossary", "Understood": "glossary",
 }
 
