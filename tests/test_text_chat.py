@@ -1,6 +1,7 @@
 """Chat models: the real generation of a random model, and an endpoint that misbehaves."""
 
 import json
+import os
 
 import pytest
 from chat_models import Reply, answer, chat_reply, endpoint, save_tiny_chat
@@ -213,3 +214,14 @@ def test_given_up_half_way():
         next(answers)
         answers.close()  # what an interruption does
     assert len(requests) < 50
+
+
+@pytest.mark.remote_data
+def test_live_endpoint():
+    model = os.environ.get("STINGRAY_ALIGN_CHAT_MODEL")
+    if not model:
+        pytest.skip("STINGRAY_ALIGN_CHAT_MODEL names no model; the key is in OPENAI_API_KEY")
+    summary = write_summary(FACTS, abstracts=PAPERS,
+                            backend=OpenAIChat(model=model, temperature=None))
+    assert summary.provenance["bibcodes_given"] == ["2020ApJ...1A"]
+    assert summary.slots.get("photon_index", 1.8) == 1.8
