@@ -101,7 +101,7 @@ def strange_numbers(said, slots, given):
     # powers of ten that stand apart from the number they belong to: (1.2 +/- 0.3) x 10^-13
     powers = {int(n) for text in (said, given) for n in re.findall(
         r"(?<!\d)10\s*(?:(?:\^|\*\*)\s*\(?\s*|(?=[-+]))([-+]?\d+)(?![\d.])", text)}
-    wanted = [*_numbers(re.sub(r"\d+(?:st|nd|rd|th)\b", " ", said)), *_slot_numbers(slots)]
+    wanted = [*_numbers(re.sub(r"\d+(?:st|[nr]d|th)\b", " ", said)), *_slot_numbers(slots)]
     strange = [number.text for number in wanted
                if not any(_same(n, other, powers)
                           for n in (number, *number.implied()) for other in known)]
