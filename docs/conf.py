@@ -35,6 +35,13 @@ nitpicky = False
 automodapi_inheritance_diagram = False
 automodsumm_inherited_members = False
 extensions.remove("sphinx.ext.inheritance_diagram")
+# The gallery: every script in examples is run, and its figure shown.
+extensions.append("sphinx_gallery.gen_gallery")
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples", "gallery_dirs": "gallery", "filename_pattern": "/plot_",
+    "download_all_examples": False, "show_memory": False, "min_reported_time": 1e9,
+    "abort_on_example_error": True,
+}
 plot_formats = [("png", 150)]
 plot_html_show_source_link = False
 plot_html_show_formats = False
