@@ -32,11 +32,17 @@ def plot_rate(estimate, ax=None, n_bins=None):
 
     edges = estimate.bin_edges
     grid = (edges[1:] + edges[:-1]) / 2
-    rate = estimate.rate(grid).to_value("1/s")
-    lower, upper = (x.to_value("1/s") for x in estimate.rate_interval(grid, level=0.68))
-    shown = (grid - start) / scale
-    finer = len(grid) // photons.exposed.shape[1]
-    for i, part in enumerate(_runs(np.repeat(photons.exposed[0] > 0.05, finer))):
+    curves = np.stack([x.to_value("1/s") for x in (
+        estimate.rate(grid), *estimate.rate_interval(grid, level=0.68))])
+    # No finer than the photons: what is drawn in a pixel is the mean of the curve there.
+    n_time_bins = photons.exposed.shape[1]
+    finest = 2 ** int(np.ceil(np.log2(photons.n_photons[0] + 1)))
+    n_shown = int(np.clip(finest, min(n_time_bins // 4, len(grid)), len(grid)))
+    rate, lower, upper = curves.reshape(3, n_shown, -1).mean(axis=2)
+    shown = (np.arange(n_shown) + 0.5) / n_shown * duration / scale
+    well_exposed = np.repeat(photons.exposed[0] > 0.05, max(1, n_shown // n_time_bins))
+    well_exposed = well_exposed.reshape(n_shown, -1).any(axis=1)
+    for i, part in enumerate(_runs(well_exposed)):
         ax.fill_between(shown[part], lower[part], upper[part], color=_MODEL, alpha=0.25, lw=0,
                         label="68 % band" if i == 0 else None)
         ax.plot(shown[part], rate[part], color=_MODEL, lw=1.5,
