@@ -7,6 +7,7 @@ _HOMES = {
                    "simulate_through"),
     "_sources": ("SimulatedSources",),
     "challenge": ("simulate_challenge",),
+    "folders": ("event_files", "read_event_file", "read_event_files"),
     "ngc_3621": ("ngc3621",),
     "prose": ("write_prose",),
     "literature": ("Literature", "find_literature", "gather_literature"),
@@ -14,7 +15,7 @@ _HOMES = {
     "facts": ("csc_facts",),
 }
 _OBJECTS = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = ("literature", "ngc_3621")
+_ROOMS = ("axia", "csc", "literature", "ngc_3621")
 
 __all__ = [*_OBJECTS, *_ROOMS]
 
