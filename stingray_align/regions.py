@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS, FITSFixedWarning
 from scipy.spatial import ConvexHull, QhullError
@@ -490,7 +492,7 @@ _SAME_SHAPE = {"rotbox": "box"}
 
 
 def read_regions(path):
-    """Read a DS9 or CIAO region file (or such text) as `regions.Regions`.
+    """Read a DS9 or CIAO region file (or such text), or a FITS one, as `regions.Regions`.
 
     Parameters
     ----------
@@ -516,6 +518,11 @@ def read_regions(path):
     numbers are physical coordinates (columns X and Y), as in CIAO, and sexagesimal ones are ICRS.
     Image coordinates are taken as physical ones: save regions in a sky or the physical system.
 
+    Of a FITS region file the source is the block ``SRCREG``, else the broad-band ellipse of the
+    Chandra Source Catalog that holds 90 % of the source's counts (``ECF90REGB``, for the HRC
+    ``ECF90REGW``), else the only block; a block ``BKGREG`` is the background.  Where the columns
+    X and Y are tied to the sky, the regions are sky regions.
+
     Examples
     --------
     >>> from stingray_align.regions import read_regions
@@ -532,8 +539,8 @@ def read_regions(path):
         name = f"region file {path}"
         with open(path, "rb") as stream:
             text = stream.read().decode("latin-1")
-    if text.startswith("SIMPLE  ="):
-        raise EventDataError(f"{name} is a FITS file; save the region as DS9 or CIAO text")
+    if text.startswith(("SIMPLE  =", "\x1f\x8b")):
+        return Regions(_fits_regions(path, name))
     lines = list(_ds9_lines(text, name))
     if not lines:
         raise EventDataError(f"{name} holds no region")
@@ -551,6 +558,61 @@ def read_regions(path):
                 region.meta["background"] = 1
             regions.append(region)
     return Regions(regions)
+
+
+# Blocks of a FITS region file that hold the source, best first.
+_FITS_SOURCE = ("SRCREG", "ECF90REGB", "ECF90REGW")
+
+
+def _fits_regions(path, name):
+    """Regions of a FITS file, those of the block BKGREG marked as background."""
+    try:
+        with fits.open(path) as hdus:
+            blocks = {hdu.name: (QTable(hdu.data), hdu.header) for hdu in hdus
+                      if isinstance(hdu, fits.BinTableHDU) and "SHAPE" in hdu.columns.names}
+    except (OSError, TypeError, ValueError) as error:
+        raise EventDataError(f"{name} could not be read as FITS: {error}") from error
+    source = next((block for block in (*_FITS_SOURCE, *blocks) if block in blocks), None)
+    if source in (None, "BKGREG"):
+        raise EventDataError(f"{name} holds no source region (a table with a column SHAPE)")
+    shapes = _fits_shapes(*blocks[source], name)
+    if "BKGREG" in blocks:
+        marked = _fits_shapes(*blocks["BKGREG"], name)
+        for region in marked:
+            region.meta["background"] = 1
+        shapes += marked
+    return shapes
+
+
+def _fits_shapes(table, header, name):
+    from regions import Regions
+
+    columns = table.colnames
+    # Without COMPONENT: it makes `regions` forget which shapes are excluded.
+    table = table[[c for c in ("SHAPE", "X", "Y", "R", "ROTANG") if c in columns]]
+    for axis in ("X", "Y"):  # from one in FITS, from zero in `regions`
+        table[axis] = np.asarray(table[axis], dtype=float) - 1
+    if "ROTANG" in table.colnames:
+        table["ROTANG"] = np.asarray(table["ROTANG"], dtype=float) * u.deg
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AstropyUserWarning)
+        try:
+            shapes = list(Regions.parse(table, format="fits"))
+        except Exception as error:
+            raise EventDataError(f"{name} holds a region that cannot be used: {error}") from error
+    if not shapes:
+        raise EventDataError(f"{name} holds no region")
+    try:
+        wcs, _, _ = event_wcs(header, columns, name)
+    except EventDataError:  # not tied to the sky: pixels of the event table
+        return shapes
+    return [_to_sky(region, wcs) for region in shapes]
+
+
+def _to_sky(region, wcs):
+    sky = region.to_sky(wcs)
+    sky.meta.update(region.meta)
+    return sky
 
 
 def _ds9_lines(text, name):
