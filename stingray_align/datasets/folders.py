@@ -1,28 +1,33 @@
 """Folders of event files of any mission: which files hold events, and what each of them says.
 
-Files are found by what they begin with, not by their names, and are read one at a time, so that a
+Files are found by what is in them, not by their names, and are read one at a time, so that a
 folder of any size fits in memory and one bad file does not stop the others.
 """
 
 import os
+import warnings
 from pathlib import Path
+
+from astropy.io import fits
 
 from .._event_files import guess_format
 from ..errors import EventDataError
 from ..events import EventList
 
-__all__ = ["event_files", "read_event_files"]
+__all__ = ["event_files", "read_event_file", "read_event_files"]
 
-# Named like a FITS file, whatever it begins with: a failed download should be reported, not passed
+# Named like a FITS file: if nothing can be read from it, that should be reported and not passed
 # over in silence.
 _SUFFIXES = {".fits", ".fit", ".fts", ".evt"}
 
 
 def event_files(folder):
-    """Files in a folder, and in the folders below it, that may hold events.
+    """Files in a folder, and in the folders below it, that hold events.
 
-    Those that begin as FITS (plain or gzipped), ECSV or HDF5 do, and those that are named like
-    FITS. Hidden files and folders are left out.
+    FITS files (plain or gzipped) and ECSV tables with a column named time, and HDF5 files. Images,
+    spectra, region files and other tables are left out, and so is what is hidden. Files that are
+    damaged, or are named like FITS and hold something else, are listed, so that reading them tells
+    what is wrong.
 
     Parameters
     ----------
@@ -41,34 +46,75 @@ def event_files(folder):
     Examples
     --------
     >>> from pathlib import Path
-    >>> from stingray_align.datasets import event_files
+    >>> import stingray_align as sa
     >>> _ = Path("notes.txt").write_text("nothing")
-    >>> _ = Path("source.evt").write_bytes(b"SIMPLE  =                    T")
-    >>> [path.name for path in event_files(".")]
-    ['source.evt']
+    >>> sa.EventList([1.0, 2.0], energy=[1.0, 3.0], gti=[[0, 5]]).write("source.ecsv")
+    >>> [path.name for path in sa.datasets.event_files(".")]
+    ['source.ecsv']
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"there is no folder {folder}")
     found = []
     for here, below, names in os.walk(folder):
-        below[:] = sorted(name for name in below if not name.startswith("."))
+        below[:] = [name for name in below if not name.startswith(".")]
         paths = (Path(here, name) for name in names if not name.startswith("."))
         found += [path for path in paths if path.is_file() and _may_hold_events(path)]
     return sorted(found)
 
 
 def _may_hold_events(path):
-    if _SUFFIXES & {suffix.lower() for suffix in path.suffixes}:
-        return True
+    named_so = not _SUFFIXES.isdisjoint(suffix.lower() for suffix in path.suffixes)
     try:
-        guess_format(os.fspath(path))
+        kind = guess_format(os.fspath(path))
+        if kind == "hea":
+            return _has_times(path)
+        return kind == "hdf5" or _names_times(path)
     except (EventDataError, OSError):
-        return False
-    return True
+        return named_so
 
 
-def read_event_files(paths, *, read=EventList.read):
+def _has_times(path):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path) as hdus:
+                return any("time" in map(str.lower, hdu.columns.names) for hdu in hdus
+                           if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU)))
+    except Exception:  # astropy raises anything on damaged files
+        return True
+
+
+def _names_times(path):
+    """Whether the header of an ECSV table names a column time."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not line.startswith("#"):
+                return False
+            if line.startswith("# - {name: time,"):
+                return True
+    return False
+
+
+def read_event_file(path):
+    """Read a file of one source, with the source region that belongs to it if there is one.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        For an event file of the Chandra Source Catalog this is `~stingray_align.datasets.csc.read`,
+        else `stingray_align.EventList.read`.
+
+    Returns
+    -------
+    `~stingray_align.EventList`
+    """
+    from . import csc
+
+    return csc.read(path) if csc.region_file(path) else EventList.read(path)
+
+
+def read_event_files(paths, *, read=read_event_file):
     """Read event files one after the other, and say what is wrong with those that are bad.
 
     Parameters
@@ -76,12 +122,12 @@ def read_event_files(paths, *, read=EventList.read):
     paths : iterable of str or `~pathlib.Path`
         For example from `event_files`.
     read : callable, optional
-        Makes an `EventList` of a path.
+        Makes an `~stingray_align.EventList` of a path.
 
     Yields
     ------
     path : `~pathlib.Path`
-    events : EventList or None
+    events : `~stingray_align.EventList` or None
         None if the file cannot be used.
     reason : str or None
         Why not, in one line.
@@ -89,9 +135,9 @@ def read_event_files(paths, *, read=EventList.read):
     Examples
     --------
     >>> from pathlib import Path
-    >>> from stingray_align.datasets import read_event_files
+    >>> import stingray_align as sa
     >>> _ = Path("source.evt").write_bytes(b"SIMPLE  =                    T")
-    >>> for path, events, reason in read_event_files(["source.evt"]):
+    >>> for path, events, reason in sa.datasets.read_event_files(["source.evt"]):
     ...     print(path, events, reason)
     source.evt None source.evt ...
     """
