@@ -65,6 +65,17 @@ holds any of the given files, and 1 otherwise.
 examples:
   stingray-align embed sources/*.fits -o features.ecsv
   stingray-align embed sources/*.fits -o features.parquet --model mine.safetensors""",
+    "fetch": """\
+FOLDER gets events/ with an event file for each observation of a source, and sources.ecsv with what
+the catalogue says of them. The same command goes on where an earlier one stopped.
+
+examples:
+  stingray-align fetch csc --name "M 82 X-2" -o m82
+  stingray-align fetch csc --cone "12h10m33s +39d24m21s" 5arcmin -o ngc4151
+  stingray-align fetch csc --where "m.significance > 30 AND o.theta < 3" --limit 500 -o bright
+  stingray-align fetch csc --table detections.ecsv -o mine
+  stingray-align fetch axia -o axia --limit 1000
+  stingray-align embed mine/events/*_regevt3.fits* -o features.ecsv""",
     "train": """\
 Interrupt the training whenever you like; the same command goes on where it stopped.
 
@@ -196,6 +207,36 @@ def _embed(args):
     print(f"{n_good} of {len(wanted)} files in {args.output}"
           f" ({len(done & set(wanted))} from before)")
     return 0 if n_good else 1
+
+
+def _fetch_csc(args):
+    from .datasets import csc
+
+    if args.table:
+        table = Table.read(args.table, format=_table_format(args.table))
+    else:
+        table = csc.search(args.name, cone=args.cone, where=args.where, adql=args.adql,
+                           url=args.url)
+    if len(table) == 0:
+        print("the catalogue has no such source", file=sys.stderr)
+        return 1
+    return _print_fetched(csc.fetch(table[:args.limit], args.output, url=args.url))
+
+
+def _fetch_axia(args):
+    from .datasets import axia
+
+    path = args.file or axia.download()
+    return _print_fetched(axia.write(path, args.output, events=args.events, limit=args.limit))
+
+
+def _print_fetched(result):
+    """Print the report of a fetch; return the exit status."""
+    head, *left_out = str(result).splitlines()
+    for line in left_out:
+        print(line, file=sys.stderr)
+    print(f"{head}\nTable: {result.folder / 'sources.ecsv'}")
+    return 0 if any(result.table["file"]) else 1
 
 
 def _train(args):
@@ -371,7 +412,8 @@ def _read(path, args):
         given["background"] = "auto"
     elif given["background"] == "none":
         given["background"] = None
-    return sa.EventList.read(path, **{k: v for k, v in given.items() if v is not None})
+    given = {k: v for k, v in given.items() if v is not None}
+    return sa.EventList.read(path, **given) if given else sa.datasets.read_event_file(path)
 
 
 def _selected(args):
@@ -624,6 +666,37 @@ def _parser():
     sub.add_argument("-o", "--output", metavar="TABLE", type=Path, required=True)
     _add_model(sub)
     _add_format(sub)
+
+    sub = command("fetch", None, "bring sources from an archive, with their catalogue values")
+    archives = sub.add_subparsers(dest="what", metavar="ARCHIVE", required=True)
+    csc = archives.add_parser("csc", help="the Chandra Source Catalog 2.1",
+                              description="Find sources in the Chandra Source Catalog 2.1 and "
+                                          "bring their event files, one for each observation.")
+    csc.add_argument("--name", help="a name of the catalogue, or any that Sesame resolves")
+    csc.add_argument("--cone", nargs=2, metavar=("POSITION", "RADIUS"), action=_Cone,
+                     help="sources within RADIUS of POSITION")
+    csc.add_argument("--where", metavar="ADQL",
+                     help="a condition on columns of the source (m.) and its detection (o.)")
+    csc.add_argument("--adql", metavar="QUERY",
+                     help="a whole query that gives obsid, obi and region_id")
+    csc.add_argument("--table", metavar="TABLE", type=Path,
+                     help="detections from a table with columns obsid, obi and region_id")
+    csc.add_argument("--url", default="https://cda.cfa.harvard.edu",
+                     help="address of the archive (default %(default)s)")
+    csc.set_defaults(run=_fetch_csc)
+    axia = archives.add_parser("axia", help="the Axia corpus on the model hub",
+                               description="Turn the Axia corpus into event files.")
+    axia.add_argument("file", metavar="FILE", nargs="?", type=Path,
+                      help="the corpus, if it is on this machine")
+    axia.add_argument("--events", choices=("original_event_list", "event_list"),
+                      default="original_event_list",
+                      help="the whole observation or a window of 8 h (default the whole)")
+    axia.set_defaults(run=_fetch_axia)
+    for archive in (csc, axia):
+        archive.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True)
+        archive.add_argument("--limit", type=_count, metavar="N", help="at most so many")
+        archive.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS,
+                             help=argparse.SUPPRESS)
 
     sub = command("train", _train, "train a Poisson autodecoder on simulated sources")
     sub.add_argument("output", metavar="MODEL", type=Path)

@@ -567,9 +567,12 @@ _FITS_SOURCE = ("SRCREG", "ECF90REGB", "ECF90REGW")
 def _fits_regions(path, name):
     """Regions of a FITS file, those of the block BKGREG marked as background."""
     try:
-        with fits.open(path) as hdus:
-            blocks = {hdu.name: (QTable(hdu.data), hdu.header) for hdu in hdus
-                      if isinstance(hdu, fits.BinTableHDU) and "SHAPE" in hdu.columns.names}
+        # A file of our own, since astropy leaves one that is no FITS open.
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(file, memmap=False) as hdus:
+                blocks = {hdu.name: (QTable(hdu.data), hdu.header) for hdu in hdus
+                          if isinstance(hdu, fits.BinTableHDU) and "SHAPE" in hdu.columns.names}
     except (OSError, TypeError, ValueError) as error:
         raise EventDataError(f"{name} could not be read as FITS: {error}") from error
     source = next((block for block in (*_FITS_SOURCE, *blocks) if block in blocks), None)

@@ -33,7 +33,7 @@ CENTRE = SkyCoord(csc_archive.RA, csc_archive.DEC, unit="deg")
 
 def fetch(table, folder, url, **options):
     options = {"progress": False, "session": session(retries=1, backoff=0)} | options
-    return csc.fetch(table, folder, url=f"{url}/csccli/retrieve", **options)
+    return csc.fetch(table, folder, url=url, **options)
 
 
 def contents(folder):
@@ -51,7 +51,7 @@ def instead(change):
 
 
 def search(url, **options):
-    return csc.search(url=f"{url}/csc21tap", session=session(retries=1, backoff=0), **options)
+    return csc.search(url=url, session=session(retries=1, backoff=0), **options)
 
 
 def test_search_gives_names_units_and_missing_values():
@@ -413,7 +413,7 @@ def test_killed_at_random_moments_and_finished_later(tmp_path):
             n = len(requests)
             process = processes.Process(
                 target=csc.fetch, args=(detections(6), tmp_path / "killed"),
-                kwargs={"url": f"{url}/csccli/retrieve", "batch": 2, "progress": False})
+                kwargs={"url": url, "batch": 2, "progress": False})
             process.start()
             while len(requests) == n and process.is_alive():
                 time.sleep(0.001)

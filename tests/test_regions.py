@@ -201,7 +201,7 @@ def test_boxes_turn(field):
     ("detector\ncircle(1,2,3)", "'detector' is neither"),
     ("circle(1,2,3)*circle(2,2,3)", "intersections"),
     ("this is not a region file", "neither"),
-    ("SIMPLE  =                    T", "FITS"),
+    ("SIMPLE  =                    T", "read as FITS"),
 ])
 def test_bad_region_files_say_what_is_wrong(tmp_path, text, says):
     path = tmp_path / "bad.reg"
@@ -334,6 +334,61 @@ def test_background_marked_in_a_ds9_file(field, tmp_path):
     assert np.array_equal(picked.source, distance(field) < 8)
     assert np.array_equal(picked.background, distance(field, 700, 700) < 50)
     assert picked.area_ratio == pytest.approx(64 / 2500, rel=0.02)
+
+
+def fits_block(name, shapes, field=None):
+    """A block of a FITS region file, of shapes (word, x, y, semi-axes, angle)."""
+    words, x, y, r, angle = zip(*shapes)
+    block = fits.BinTableHDU.from_columns([
+        fits.Column("SHAPE", "16A", array=words), fits.Column("X", "D", array=x),
+        fits.Column("Y", "D", array=y), fits.Column("R", "2D", array=r),
+        fits.Column("ROTANG", "D", array=angle),
+        fits.Column("COMPONENT", "J", array=np.ones(len(words)))], name=name)
+    if field is not None:
+        for here, there in zip((2, 3), map(field.columns.names.index, field_xy(field))):
+            for key in ("TCTYP", "TCRVL", "TCRPX", "TCDLT"):
+                block.header[f"{key}{here}"] = field.header[f"{key}{there + 1}"]
+    return block
+
+
+def field_xy(field):
+    return event_wcs(field.header, field.columns.names)[1:]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_source_and_background_of_a_fits_file(field, tmp_path, tied):
+    tie = field if tied else None
+    path = tmp_path / "reg3.fits"
+    ring = [("Ellipse", *SOURCE, (40, 40), 0), ("!Ellipse", *SOURCE, (20, 20), 0)]
+    fits.HDUList([fits.PrimaryHDU(), fits_block("ECF90REGB", [("Circle", 1, 1, (9, 0), 0)], tie),
+                  fits_block("SRCREG", [("Ellipse", *SOURCE, (8, 8), 30)], tie),
+                  fits_block("BKGREG", ring, tie)]).writeto(path)
+    picked = pick(field, region=path, background="auto")
+    away = distance(field)
+    sharp = np.all([np.abs(away - edge) > 0.1 for edge in (8, 20, 40)], axis=0)
+    assert np.array_equal(picked.source[sharp], (away < 8)[sharp])
+    assert np.array_equal(picked.background[sharp], ((away > 20) & (away < 40))[sharp])
+    assert picked.area_ratio == pytest.approx(64 / 1200, rel=0.02)
+
+
+def test_the_ellipse_of_the_broad_band_is_the_source(field, tmp_path):
+    path = tmp_path / "reg3.fits.gz"
+    fits.HDUList([fits.PrimaryHDU()] + [
+        fits_block(f"ECF90REG{band}", [("Ellipse", *SOURCE, (size, size), 0)], field)
+        for band, size in (("H", 20), ("B", 8), ("S", 5))]).writeto(path)
+    assert len(read_regions(path)) == 1
+    assert np.sum(pick(field, region=path).source != (distance(field) < 8)) < 5
+
+
+@pytest.mark.parametrize("name, shapes, says", [
+    ("BKGREG", [("Circle", 1, 1, (2, 0), 0)], "no source region"),
+    ("SRCREG", [("Nonsense", 1, 1, (2, 0), 0)], "cannot be used"),
+    ("SRCREG", [("Pie", 1, 1, (2, 0), 0)], "cannot be used")])
+def test_bad_fits_regions_say_what_is_wrong(tmp_path, name, shapes, says):
+    path = tmp_path / "bad.fits"
+    fits.HDUList([fits.PrimaryHDU(), fits_block(name, shapes)]).writeto(path)
+    with pytest.raises(EventDataError, match=says):
+        read_regions(path)
 
 
 def test_files_without_sky_coordinates_say_so(field):

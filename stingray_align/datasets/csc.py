@@ -30,13 +30,10 @@ from .._network import session as _session
 from ..errors import ArchiveError, EventDataError, EventDataWarning, MissingModelError
 from ._unpack import check_events, check_region, members
 
-__all__ = ["COLUMNS", "Fetched", "TAP_URL", "RETRIEVE_URL", "fetch", "read", "region_file",
-           "search"]
+__all__ = ["COLUMNS", "Fetched", "URL", "fetch", "read", "region_file", "search"]
 
-#: Address of the catalogue.
-TAP_URL = "https://cda.cfa.harvard.edu/csc21tap"
-#: Address of the files.
-RETRIEVE_URL = "https://cda.cfa.harvard.edu/csccli/retrieve"
+#: Address of the archive: the catalogue is at ``csc21tap``, the files at ``csccli/retrieve``.
+URL = "https://cda.cfa.harvard.edu"
 
 _FLUX = "erg / (s cm2)"
 _NH = "1e20 / cm2"
@@ -76,7 +73,7 @@ AND o.instrument = 'ACIS'"""
 _KEY = ("obsid", "obi", "region_id")
 
 
-def search(name=None, *, cone=None, where=None, adql=None, url=TAP_URL, session=None):
+def search(name=None, *, cone=None, where=None, adql=None, url=URL, session=None):
     """Find sources in the Chandra Source Catalog, one row for each of their observations.
 
     Parameters
@@ -93,7 +90,7 @@ def search(name=None, *, cone=None, where=None, adql=None, url=TAP_URL, session=
         A whole query of your own, in place of all others. For `fetch` it has to give the columns
         obsid, obi and region_id.
     url : str, optional
-        Base address of the TAP service.
+        Address of the archive.
     session : `requests.Session`, optional
         One that retries by default.
 
@@ -140,7 +137,7 @@ def search(name=None, *, cone=None, where=None, adql=None, url=TAP_URL, session=
             conditions.append(f"({where})")
         adql = (f"SELECT DISTINCT {', '.join(COLUMNS)} FROM {_TABLES} WHERE "
                 + " AND ".join(conditions))
-    table = _ask(" ".join(adql.split()), url, session or _session())
+    table = _ask(" ".join(adql.split()), f"{url}/csc21tap", session or _session())
     if cone is not None and len(table):
         table = table[SkyCoord(table["ra"], table["dec"]).separation(cone[0]) <= cone[1]]
     keys = [key for key in ("name", *_KEY) if key in table.colnames]
@@ -250,7 +247,7 @@ class Fetched:
         return "\n".join(lines + [f"left out: {key}: {why}" for key, why in self.failed.items()])
 
 
-def fetch(table, folder, *, url=RETRIEVE_URL, batch=50, session=None, progress=True):
+def fetch(table, folder, *, url=URL, batch=50, session=None, progress=True):
     """Bring the event files of detections, with their region files, into a folder.
 
     Call it again to go on where an earlier call stopped: what is there is whole and is not fetched
@@ -263,7 +260,7 @@ def fetch(table, folder, *, url=RETRIEVE_URL, batch=50, session=None, progress=T
     folder : str or `~pathlib.Path`
         One process at a time.
     url : str, optional
-        Address of the archive's files.
+        Address of the archive.
     batch : int, optional
         Files to ask for in one request, at most 50.
     session : `requests.Session`, optional
@@ -312,7 +309,8 @@ def fetch(table, folder, *, url=RETRIEVE_URL, batch=50, session=None, progress=T
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
-        failed = _fetch_all(todo, here, folder, scratch, url, batch, session or _session(),
+        failed = _fetch_all(todo, here, folder, scratch, f"{url}/csccli/retrieve", batch,
+                            session or _session(),
                             tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit="file",
                                  disable=None if progress else True))
     finally:
