@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 from astropy.io import fits
 from astropy.io.votable import from_table
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 from astropy.wcs import WCS
 from local_server import Reply
 
@@ -25,8 +25,10 @@ def detections(n):
         "name": [f"2CXO J0956{k:02d}.0+694200" for k in i], "ra": RA + i / 3600, "dec": DEC + 0 * i,
         "obsid": 14031 + i, "obi": 0 * i, "region_id": 16 + i,
         "instrument": np.full(n, "ACIS    "), "flux_aper_b": np.full(n, 2e-14),
-        "powlaw_nh": 12.0 + i, "hard_hs": np.linspace(-0.5, 0.5, n)})
-    table["hard_hs"][0] = np.nan
+        "powlaw_nh": 12.0 + i, "powlaw_gamma": 1.8 + i / 10, "powlaw_stat": np.full(n, 0.9),
+        "livetime": np.full(n, 2e4), "hard_hs": np.linspace(-0.5, 0.5, n),
+        "extent_flag": MaskedColumn(np.ones(n, dtype=bool), mask=i % 2 == 0)})
+    table["hard_hs"][:1] = np.nan
     table["powlaw_nh"].unit = "cm-2"
     return table
 

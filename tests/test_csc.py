@@ -64,6 +64,7 @@ def test_search_gives_names_units_and_missing_values():
     assert np.isnan(table["hard_hs"][0]) and table["hard_hs"][2] == 0.5
     assert list(table["instrument"]) == ["ACIS"] * 3
     assert table["obsid"].dtype.kind == "i"
+    assert list(table["extent_flag"]) == [False, True, False]  # no value is no flag
     asked = requests[0].parameters["QUERY"]
     assert "m.name = '2CXO J095600.0+694200'" in asked and "o.instrument = 'ACIS'" in asked
     assert all(column in asked for column in csc.COLUMNS)

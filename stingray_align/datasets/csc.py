@@ -42,8 +42,9 @@ _NH = "1e20 / cm2"
 #: Bands: b 0.5-7, h 2-7, m 1.2-2, s 0.5-1.2 keV.
 COLUMNS = {
     "m.name": None, "m.ra": "deg", "m.dec": "deg", "m.err_ellipse_r0": "arcsec",
-    "m.significance": "", "m.extent_flag": None,
-    "m.var_inter_index_b": "", "m.var_inter_prob_b": "",
+    "m.significance": "", "m.likelihood_class": None, "m.nh_gal": _NH,
+    "m.extent_flag": None, "m.conf_flag": None, "m.pileup_flag": None, "m.sat_src_flag": None,
+    "m.var_flag": None, "m.var_inter_index_b": "", "m.var_inter_prob_b": "",
     "o.obsid": None, "o.obi": None, "o.region_id": None, "o.instrument": None,
     "o.theta": "arcmin", "o.livetime": "s", "o.gti_mjd_obs": "d",
     "o.src_cnts_aper_b": "ct", "o.flux_significance_b": "",
@@ -192,17 +193,17 @@ def _ask(adql, url, session):
 
 
 def _column(column, unit):
-    """A column without masks: NaN, or an empty string, where there is no value."""
+    """A column without masks: NaN, False or an empty string where there is no value."""
     kind = column.dtype.kind
-    if kind == "f":
+    hidden = np.ma.getmaskarray(np.ma.asarray(column))
+    if kind == "f" or kind in "iu" and hidden.any():
         values = np.ma.filled(np.ma.asarray(column).astype(float), np.nan)
         known = unit is not None and not isinstance(unit, u.UnrecognizedUnit)
         return values * u.Unit(unit) if known else values
     if kind in "biu":
-        return np.ma.filled(np.ma.asarray(column), -1 if kind == "i" else 0)
-    mask = np.ma.getmaskarray(np.ma.asarray(column))
-    return np.array(["" if hidden else str(value).strip()
-                     for value, hidden in zip(column, mask)], dtype=str)
+        return np.ma.filled(np.ma.asarray(column), 0)
+    return np.array(["" if no_value else str(value).strip()
+                     for value, no_value in zip(column, hidden)], dtype=str)
 
 
 # -- files ----------------------------------------------------------------------------------------
