@@ -168,6 +168,12 @@ def test_without_its_region_a_file_is_not_taken_for_a_source(tmp_path):
     path.write_bytes(event_file(14031))
     with pytest.raises(EventDataError, match="no region file"):
         csc.read(path)
+    (_, events, reason), = sa.datasets.read_event_files([path])
+    assert events is None and "no region file" in reason
+    with serving(instead(lambda good: good[:1])) as (url, _):
+        got = fetch(detections(1), tmp_path / "found", url)
+    assert list(got.table["file"]) == [""]
+    assert got.failed["14031.0.16"] == "region file: the archive did not send it"
 
 
 # -- faults ---------------------------------------------------------------------------------------
@@ -224,6 +230,18 @@ def archive_contents(folder, n):
     with serving(archive) as (url, _):
         assert not fetch(detections(n), folder, url).failed
     return contents(folder)
+
+
+def test_an_answer_that_ends_early_without_notice_is_asked_for_again(tmp_path):
+    def short(request):
+        reply = archive(request)
+        if len(requests) == 1:
+            reply.headers["Content-Length"] = len(reply.body) // 2
+        return reply
+
+    with serving(short) as (url, requests):
+        assert not fetch(detections(2), tmp_path, url).failed
+    assert len(requests) == 2
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -18,13 +18,17 @@ from astropy.io import fits
 
 from ..errors import ArchiveError, EventDataError
 
-__all__ = ["check_events", "check_region", "members"]
+__all__ = ["CutOffError", "check_events", "check_region", "members"]
 
 _CHUNK = 1 << 20
 #: No file may be larger than this, packed or unpacked.
 MAX_SIZE = 2 << 30
 #: No file may grow more than this when unpacked, once it is larger than a few sky images.
 MAX_RATIO, RATIO_FROM = 100, 64 << 20
+
+
+class CutOffError(ArchiveError):
+    """An answer ends before its end; worth another try."""
 
 
 def members(stream, wanted, scratch):
@@ -47,9 +51,11 @@ def members(stream, wanted, scratch):
 
     Raises
     ------
+    CutOffError
+        The stream ends inside a member.
     ArchiveError
-        The stream is no tar, ends inside a member, or has a member that must not be unpacked: an
-        absolute name, one that leaves its folder, a link, a device, or too large a file.
+        The stream is no tar, or has a member that must not be unpacked: an absolute name, one that
+        leaves its folder, a link, a device, or too large a file.
     OSError
         ``scratch`` cannot be written.
     """
@@ -64,10 +70,10 @@ def members(stream, wanted, scratch):
                 if wanted(name):
                     with tar.extractfile(member) as packed, scratch.open("wb") as file:
                         shutil.copyfileobj(packed, file, _CHUNK)
-                    if scratch.stat().st_size != member.size:
-                        raise ArchiveError(f"the answer ends inside {name}")
                     yield name
     except tarfile.TarError as error:
+        if "unexpected end" in str(error):
+            raise CutOffError("the answer was cut off") from error
         raise ArchiveError(f"the answer is no whole tar file ({error})") from error
 
 

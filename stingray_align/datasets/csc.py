@@ -28,9 +28,9 @@ from tqdm.auto import tqdm
 from .._files import atomic_file
 from .._network import session as _session
 from ..errors import ArchiveError, EventDataError, EventDataWarning, MissingModelError
-from ._unpack import check_events, check_region, members
+from ._unpack import CutOffError, check_events, check_region, members
 
-__all__ = ["COLUMNS", "Fetched", "URL", "fetch", "read", "region_file", "search"]
+__all__ = ["COLUMNS", "Fetched", "URL", "fetch", "is_event_file", "read", "search"]
 
 #: Address of the archive: the catalogue is at ``csc21tap``, the files at ``csccli/retrieve``.
 URL = "https://cda.cfa.harvard.edu"
@@ -318,8 +318,8 @@ def fetch(table, folder, *, url=URL, batch=50, session=None, progress=True):
         shutil.rmtree(scratch, ignore_errors=True)
     table = QTable(table, copy=True)
     table["file"] = [
-        str(here[key, "regevt3"].relative_to(folder)) if (key, "regevt3") in here else ""
-        for key in keys]
+        str(here[key, "regevt3"].relative_to(folder))
+        if all((key, kind) in here for kind in _KINDS) else "" for key in keys]
     result = Fetched(folder, table, failed, n_before)
     _write_sources(table, folder / "sources.ecsv")
     return result
@@ -332,10 +332,6 @@ def _files_in(folder):
         if match := _NAME.fullmatch(path.name):
             found.setdefault((tuple(map(int, match.groups()[:3])), match[4]), path)
     return found
-
-
-class _Lost(ArchiveError):
-    """The connection broke; worth another try."""
 
 
 class _Down(ArchiveError):
@@ -361,7 +357,7 @@ def _fetch_all(todo, here, folder, scratch, url, batch, session, bar):
                         else:
                             reasons[item] = wrong
                     why = "the archive did not send it"
-                except _Lost as error:
+                except CutOffError as error:
                     why = str(error)
                     continue
                 except _Down as error:
@@ -437,7 +433,7 @@ class _Body:
         try:
             return self.raw.read(size, decode_content=True)
         except (HTTPError, ConnectionError) as error:
-            raise _Lost(f"the connection was lost ({type(error).__name__})") from error
+            raise CutOffError(f"the connection was lost ({type(error).__name__})") from error
 
 
 def _write_sources(table, path):
@@ -456,8 +452,8 @@ def _write_sources(table, path):
 # -- photons --------------------------------------------------------------------------------------
 
 
-def region_file(path):
-    """The region file that `fetch` put beside an event file of the catalogue.
+def is_event_file(path):
+    """Whether a file is named as the catalogue names the event file of a detection.
 
     Parameters
     ----------
@@ -465,15 +461,26 @@ def region_file(path):
 
     Returns
     -------
-    `~pathlib.Path` or None
-        None if ``path`` is no event file of the catalogue, or if there is no region file.
+    bool
+
+    Examples
+    --------
+    >>> from stingray_align.datasets import csc
+    >>> csc.is_event_file("acisf14031_000N028_r0016_regevt3.fits.gz")
+    True
     """
+    match = _NAME.fullmatch(Path(path).name)
+    return match is not None and match[4] == "regevt3"
+
+
+def _region_beside(path):
+    """The region file that belongs to an event file, or None."""
     path = Path(path)
-    match = _NAME.fullmatch(path.name)
-    if match is None or match[4] != "regevt3":
+    if not is_event_file(path):
         return None
+    key = _NAME.fullmatch(path.name).groups()[:3]
     # The two files have versions of their own, so that their names may differ there.
-    beside = path.parent.glob(f"*f{match[1]}_{match[2]}N*_r{match[3]}_reg3.fits*")
+    beside = path.parent.glob(f"*f{key[0]}_{key[1]}N*_r{key[2]}_reg3.fits*")
     return next((other for other in sorted(beside) if _NAME.fullmatch(other.name)), None)
 
 
@@ -505,7 +512,7 @@ def read(path, **kwargs):
     """
     from ..events import EventList
 
-    region = region_file(path)
+    region = _region_beside(path)
     if region is None:
         raise EventDataError(f"there is no region file (..._reg3.fits) beside {path}; fetch it "
                              "again, or use EventList.read with a region of your own")

@@ -97,13 +97,13 @@ def _names_times(path):
 
 
 def read_event_file(path):
-    """Read a file of one source, with the source region that belongs to it if there is one.
+    """Read a file of one source, or of its surroundings if the file tells which photons are its.
 
     Parameters
     ----------
     path : str or `~pathlib.Path`
-        For an event file of the Chandra Source Catalog this is `~stingray_align.datasets.csc.read`,
-        else `stingray_align.EventList.read`.
+        An event file of the Chandra Source Catalog is read by `~stingray_align.datasets.csc.read`,
+        with its source region, any other by `stingray_align.EventList.read`.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def read_event_file(path):
     """
     from . import csc
 
-    return csc.read(path) if csc.region_file(path) else EventList.read(path)
+    return csc.read(path) if csc.is_event_file(path) else EventList.read(path)
 
 
 def read_event_files(paths, *, read=read_event_file):
