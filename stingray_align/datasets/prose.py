@@ -7,7 +7,8 @@ class has many names and circumlocutions, and mixes in remarks that tell nothing
 The slots beside the prose hold what the prose says, right or wrong, and nothing else.
 
 The stock lies beside this module in ``phrases/*.json``: a file of shared phrases and one per
-family of classes.  Every list has two parts, ``training`` and ``held_out``, so that wording never
+family of classes.  Descriptions in plain words are those of the glossary that queries are
+understood with (`stingray_align.text.understand`).  Every list has two parts, ``training`` and ``held_out``, so that wording never
 trained on can be tested.  Phrases may begin with conditions and contain choices and placeholders:
 
 - ``?flaring``, ``?!flaring``: fits only if the flag is set (not set), and *states* it;
@@ -28,6 +29,7 @@ import re
 
 import numpy as np
 
+from ..text.glossary import plain_descriptions
 from ..text.slots import CLASSES, FLAG_SLOTS, NUMBER_SLOTS
 from ..text.summary import WORDS, Summary
 
@@ -36,13 +38,16 @@ __all__ = ["WORDINGS", "class_descriptions", "write_prose"]
 WORDINGS = ("training", "held-out", "all")
 """Parts of the phrase stock that can be asked for."""
 
-STOCK_VERSION = "phrases-1"
+STOCK_VERSION = "phrases-2"
 
 KEV_IN_MEGAKELVIN = 11.6045
 _NAMED = 0.68            # share of summaries that say of what class the source is
 _WRONG_CLASS = 0.035     # of those
 _WRONG_NUMBER = 0.04     # of the numbers
 _WRONG_FLAG = 0.04       # of the summaries: one flag is turned around
+_PLAIN_STYLE = 0.2       # share of summaries that put what the source is in plain words only
+_PLAIN_FRAMES = ("[In plain words|Put simply|Described without jargon|To a layman|"
+                 "In everyday language|Picture this]")
 _SECTIONS = ("spectrum", "timing", "environment", "open")
 _LONGEST_SUBJECT = 3     # words
 
@@ -134,6 +139,10 @@ def _read_files():
     return {path.name: path.read_text(encoding="utf-8") for path in files}
 
 
+def _in_plain_words(descriptions):
+    return [f"{_PLAIN_FRAMES}: {text}." for text in descriptions]
+
+
 @functools.cache
 def _raw_stock():
     """Shared phrases, classes, and the checksum of all files."""
@@ -141,7 +150,11 @@ def _raw_stock():
     content = {name: json.loads(text) for name, text in texts.items()}
     shared = content.pop("shared.json")
     classes = {name: entry for part in content.values() for name, entry in part.items()}
-    digest = hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:16]
+    plain = plain_descriptions()
+    for name, entry in classes.items():
+        entry["plain"]["training"] = _in_plain_words(plain[name])
+    whole = "".join([*texts.values(), json.dumps(plain)])
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
     return shared, classes, digest
 
 
@@ -527,6 +540,9 @@ class _Writer:
         return self.shared["flag"][name]["yes" if self.view[name] else "no"]
 
     def write(self):
+        # the held-out part has too few plain descriptions to fill a summary with
+        if len(self.own["plain"]) > 5 and self.u() < _PLAIN_STYLE:
+            return self.write_plainly()
         own_class = self.identify()
         target = 70 + 65 * self.u()
         for section, phrases in self.plan(own_class):
@@ -539,6 +555,15 @@ class _Writer:
                 section = _pick(_SECTIONS, self.u)
                 self.add(section, self.own[section])
             else:
+                self.add("context", self.shared["context"])
+        return self.assemble()
+
+    def write_plainly(self):
+        """Several plain descriptions and little else: as people ask, without a technical term."""
+        self.stated["class"] = self.view["class"]
+        while self.low < WORDS[0]:
+            self.add("plain", self.own["plain"])
+            if self.u() < 0.2 or len(self.sentences) > 5:
                 self.add("context", self.shared["context"])
         return self.assemble()
 
