@@ -153,6 +153,22 @@ def cost(model, catalogue, options):
     return {"cost": sa.evaluate.cost(model, n_sources=options.n_sources, seed=options.seed)}
 
 
+def domain_sense(catalogue):
+    """Meaning told from wording: paraphrases without jargon, and jargon of another meaning."""
+    from .text import Summary, TextEncoder, text_vectors, understand
+
+    encoder, project = TextEncoder(), catalogue.aligner.transform_texts
+    texts = [sentence["text"] for sentence in sa.evaluate.domain_sentences()]
+    rewritten = [Summary(found.text, found.slots)
+                 for found in (understand(text, encoder=encoder) for text in texts)]
+    bare, facts = text_vectors(texts, encoder), text_vectors(rewritten, encoder)
+    return {"domain sense": sa.evaluate.domain_sense({
+        "encoder": bare[:, :encoder.dim],
+        "encoder, rewritten": facts[:, :encoder.dim],
+        "aligned": project(bare),
+        "aligned, rewritten": project(facts)})}
+
+
 #: Name on the command line to function.
 ON_SIMULATED = {f.__name__.replace("_", "-"): f for f in (
     reconstruction, calibration, retrieval, regression, time_shape, classification, novelty,
