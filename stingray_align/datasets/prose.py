@@ -187,6 +187,17 @@ def _provenance():
             "prompt_hash": _raw_stock()[2], "date": None, "package_version": version}
 
 
+def stock_identity():
+    """What tells one stock of phrases, and the way it is used, from another.
+
+    Returns
+    -------
+    str
+        Version and checksum.
+    """
+    return f"{STOCK_VERSION} {_raw_stock()[2]}"
+
+
 def class_descriptions():
     """One neutral description of each physical class, in 40 to 80 words.
 
