@@ -20,7 +20,8 @@ from .errors import DomainShiftWarning, EventDataWarning
 from .evaluate._report import Report
 from .photons import Photons
 
-__all__ = ["DESCRIPTIONS", "FIGURES", "ON_SIMULATED", "Options", "RealSources", "real", "thinning",
+__all__ = ["DESCRIPTIONS", "FIGURES", "ON_SENTENCES", "ON_SIMULATED", "Options", "RealSources",
+           "real", "thinning",
            "thinning_figures"]
 
 _TARGETS = {  # of the truth table, and whether the logarithm is meant
@@ -97,6 +98,11 @@ def regression(model, catalogue, options):
     features = _feature_sets(events, model) | {
         "text": text_vectors(population.summaries, TextEncoder()),
         "shared": catalogue.aligner.transform_events(events)}
+    return {"regression": sa.evaluate.regression(features, _targets(population),
+                                                 counts=_counts(population))}
+
+
+def _targets(population):
     targets = {}
     for name, logarithmic in _TARGETS.items():
         values = np.asarray(getattr(population.truth[name], "value", population.truth[name]))
@@ -104,7 +110,18 @@ def regression(model, catalogue, options):
             values = np.log10(values) if logarithmic else values
         targets[f"log {name}" if logarithmic else name] = np.where(np.isfinite(values), values,
                                                                    np.nan)
-    return {"regression": sa.evaluate.regression(features, targets, counts=_counts(population))}
+    return targets
+
+
+def leakage(model, catalogue, options):
+    """What masking numbers, class names and source names takes from retrieval and regression."""
+    from .text import TextEncoder
+
+    population = options.population("csc")
+    return {"leakage": sa.evaluate.leakage(
+        population.summaries, _event_vectors(population, model), _targets(population),
+        aligner=catalogue.aligner, encoder=TextEncoder(), labels=population.truth["class"],
+        names=population.truth["name"])}
 
 
 def time_shape(model, catalogue, options):
@@ -154,7 +171,10 @@ def cost(model, catalogue, options):
 
 
 def domain_sense(catalogue):
-    """Meaning told from wording: paraphrases without jargon, and jargon of another meaning."""
+    """Meaning told from wording: paraphrases without jargon, and jargon of another meaning.
+
+    Measured on bundled sentences that no model was trained on.
+    """
     from .text import Summary, TextEncoder, text_vectors, understand
 
     encoder, project = TextEncoder(), catalogue.aligner.transform_texts
@@ -172,7 +192,10 @@ def domain_sense(catalogue):
 #: Name on the command line to function.
 ON_SIMULATED = {f.__name__.replace("_", "-"): f for f in (
     reconstruction, calibration, retrieval, regression, time_shape, classification, novelty,
-    instruments, cost)}
+    instruments, leakage, cost)}
+
+#: Benchmarks on bundled sentences, which need no photons.
+ON_SENTENCES = {"domain-sense": domain_sense}
 
 #: Benchmarks that can draw their results: name to function of the results.
 FIGURES = {"calibration": _calibration_figures}

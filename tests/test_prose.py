@@ -11,7 +11,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stingray_align.datasets.prose import WORDINGS, class_descriptions, write_prose
+from stingray_align.datasets.prose import (WORDINGS, _raw_stock, class_descriptions,
+                                           stock_identity, write_prose)
+from stingray_align.text.glossary import plain_descriptions
 from stingray_align.text.slots import CLASSES, FLAG_SLOTS, NUMBER_SLOTS
 from stingray_align.text.summary import check_summary, read_summaries, write_summaries
 
@@ -273,6 +275,18 @@ def test_round_trip_on_disk(tmp_path):
     summaries = write_many("training", 56)[1]
     write_summaries(tmp_path / "summaries.ecsv", summaries)
     assert read_summaries(tmp_path / "summaries.ecsv") == summaries
+
+
+def test_some_say_it_in_plain_words_only(many):
+    """A share of the summaries names the class without a technical term of that class."""
+    plain = plain_descriptions()
+    n_plain = [sum(text in summary.text.replace(" .", ".") for text in plain[row["class"]])
+               for row, summary in zip(*many)]
+    assert 0.15 < np.mean(np.array(n_plain) >= 2) < 0.3
+    held_out = write_many("held-out", 280)
+    assert not any(text in summary.text for row, summary in zip(*held_out)
+                   for text in plain[row["class"]])
+    assert _raw_stock()[2] in stock_identity()
 
 
 def test_refusals():

@@ -152,8 +152,8 @@ def test_glossary_is_complete_and_valid():
 
 
 def test_query_set():
-    assert len(QUERIES) == len({query["query"] for query in QUERIES}) == 84
-    for split, each in (("development", 1), ("held-out", 2)):
+    assert len(QUERIES) == len({query["query"] for query in QUERIES}) == 112
+    for split, each in (("development", 1), ("held-out", 3)):
         classes = [query["class"] for query in QUERIES if query["split"] == split]
         assert sorted(classes) == sorted(CLASSES * each)
 

@@ -45,7 +45,8 @@ _NAMED = 0.68            # share of summaries that say of what class the source 
 _WRONG_CLASS = 0.035     # of those
 _WRONG_NUMBER = 0.04     # of the numbers
 _WRONG_FLAG = 0.04       # of the summaries: one flag is turned around
-_PLAIN_STYLE = 0.2       # share of summaries that put what the source is in plain words only
+_PLAIN_STYLE = 0.2       # share of summaries that put what the source is in plain words only,
+_PLAIN_SENTENCES = 3     # so many of them
 _PLAIN_FRAMES = ("[In plain words|Put simply|Described without jargon|To a layman|"
                  "In everyday language|Picture this]")
 _SECTIONS = ("spectrum", "timing", "environment", "open")
@@ -490,9 +491,16 @@ class _Writer:
     def identify(self):
         """Say what the source is: exactly, loosely, in plain words, wrongly, or not at all.
 
-        Returns False if it was said wrongly: the rest must then not speak of the true class.
+        Returns False if the rest must not speak of the class in technical terms: it was said
+        wrongly, or as someone would who knows none.
         """
         u, shared, view = self.u, self.shared, self.view
+        # the held-out part has too few such sentences
+        if len(self.own["plain"]) > _PLAIN_SENTENCES and u() < _PLAIN_STYLE:
+            self.stated["class"] = view["class"]
+            for _ in range(_PLAIN_SENTENCES):
+                self.add("plain", self.own["plain"])
+            return False
         style = u()
         if style < _NAMED:
             wrong = u() < _WRONG_CLASS
@@ -551,9 +559,6 @@ class _Writer:
         return self.shared["flag"][name]["yes" if self.view[name] else "no"]
 
     def write(self):
-        # the held-out part has too few plain descriptions to fill a summary with
-        if len(self.own["plain"]) > 5 and self.u() < _PLAIN_STYLE:
-            return self.write_plainly()
         own_class = self.identify()
         target = 70 + 65 * self.u()
         for section, phrases in self.plan(own_class):
@@ -566,15 +571,6 @@ class _Writer:
                 section = _pick(_SECTIONS, self.u)
                 self.add(section, self.own[section])
             else:
-                self.add("context", self.shared["context"])
-        return self.assemble()
-
-    def write_plainly(self):
-        """Several plain descriptions and little else: as people ask, without a technical term."""
-        self.stated["class"] = self.view["class"]
-        while self.low < WORDS[0]:
-            self.add("plain", self.own["plain"])
-            if self.u() < 0.2 or len(self.sentences) > 5:
                 self.add("context", self.shared["context"])
         return self.assemble()
 

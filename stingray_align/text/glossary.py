@@ -1,4 +1,4 @@
-"""Plain words to catalogue language, without a language model.
+"""Plain words to catalogue language, with or without a language model.
 
 An astronomer asks for "a dead star that flashes every few seconds"; the catalogue speaks of
 magnetars, bursts and periods.  `understand` rewrites the one into the other:
@@ -9,7 +9,9 @@ magnetars, bursts and periods.  `understand` rewrites the one into the other:
    shared words and, if an encoder is given, by a classifier of sentence vectors;
 3. the result is text in the catalogue's wording plus slots, and says what was understood.
 
-It is a glossary, not a mind: always show the user what it understood.
+It is a glossary, not a mind: always show the user what it understood.  A language model, if one is
+given, does the same through the same call and understands more
+(`stingray_align.text.rewriting`); if it fails, the glossary answers.
 """
 
 import functools
@@ -18,10 +20,11 @@ import json
 import math
 import re
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .rewriting import rewrite
 from .slots import CLASSES, FLAG_SLOTS, NUMBER_SLOTS, clean_slots
 from .writers import phrase_slots, significant
 
@@ -69,7 +72,7 @@ class Understood:
         return f"{self.query!r} understood as: {self.note}"
 
 
-def understand(query, *, encoder=None):
+def understand(query, *, encoder=None, llm=None):
     """Rewrite a plain-words query into catalogue language.
 
     Parameters
@@ -78,6 +81,9 @@ def understand(query, *, encoder=None):
         Any words, jargon or not.
     encoder : TextEncoder or None, optional
         Compares the meaning of sentences besides the words they share; better with than without.
+    llm : LocalChat, OpenAIChat or alike, optional
+        Rewrites the query instead of the glossary.  Its answer is checked; if there is none that
+        holds, the glossary is used and a note says so.
 
     Returns
     -------
@@ -104,6 +110,29 @@ def understand(query, *, encoder=None):
     if not query:
         raise ValueError("the query is empty")
     glossary = _glossary()
+    if llm is None:
+        return _by_glossary(query, glossary, encoder)
+    try:
+        return _by_language_model(query, glossary, llm)
+    except Exception as error:  # whatever a backend may raise: the search must go on
+        reason = " ".join(str(error).split()) or type(error).__name__
+        found = _by_glossary(query, glossary, encoder)
+        note = f"read with the glossary, since the language model failed ({reason})"
+        return replace(found, notes=(*found.notes, note))
+
+
+def _by_language_model(query, glossary, llm):
+    catalogue = {name: entry["catalogue"] for name, entry in glossary.classes.items()}
+    text, slots, classes, model = rewrite(query, llm, catalogue)
+    notes = [_SHOWN[name].format(significant(slots[name])) for name in NUMBER_SLOTS
+             if name in slots]
+    notes += [name if slots[name] else f"not {name}" for name in FLAG_SLOTS if name in slots]
+    if classes and max(classes.values()) >= _SURE:
+        slots["class"] = max(classes, key=classes.get)
+    return Understood(query, text, slots, classes, (*notes, f"rewritten by {model}"))
+
+
+def _by_glossary(query, glossary, encoder):
     kept, denied = _split_negations(query)
     numbers, bounds, notes, rest = _numbers(kept)
     flags = _flags(query, glossary)
@@ -138,6 +167,7 @@ class _Glossary:
 
     def __init__(self, data):
         self.classes = {name: data["classes"][name] for name in CLASSES}
+        self.objects = data["objects"]
         self.names = {name: _any_of(entry["names"]) for name, entry in self.classes.items()}
         self.flags = {name: {answer: _any_of(patterns) for answer, patterns in entry.items()}
                       for name, entry in data["flags"].items()}
@@ -177,6 +207,25 @@ def plain_descriptions():
         without the full stop.
     """
     return {name: list(entry["plain"]) for name, entry in _glossary().classes.items()}
+
+
+@functools.cache
+def class_terms():
+    """What names a class or a kind of object in a text.
+
+    Returns
+    -------
+    re.Pattern
+        Matches names of the 28 classes, their synonyms, and the kinds of objects behind them
+        ("white dwarf"), with the article's noun in singular or plural.
+    """
+    glossary = _glossary()
+    patterns = [re.escape(name) for name in CLASSES]
+    patterns += [p for entry in glossary.classes.values() for p in entry["names"]]
+    patterns += glossary.objects
+    # the longest alternative first: "intermediate polar" before "polar"
+    patterns = sorted(dict.fromkeys(patterns), key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(patterns)})(?:e?s)?\b", re.IGNORECASE)
 
 
 @functools.cache
