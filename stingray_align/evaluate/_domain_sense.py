@@ -83,7 +83,7 @@ def domain_sense(vectors, sentences=None, *, seed=0, n_resamples=1000):
     kind = np.array([s["kind"] for s in sentences])
     for i, name in enumerate(classes):
         if missing := set(KINDS) - set(kind[label == i]):
-            raise ValueError(f"class {name!r} has no sentence of kind {', '.join(sorted(missing))}")
+            raise ValueError(f"class {str(name)!r} has no sentence of kind {', '.join(sorted(missing))}")
     if not vectors:
         raise ValueError("no vectors were given")
     by_class = np.array([_by_class(_unit(v, name, len(sentences)), label, kind, len(classes))
@@ -91,8 +91,8 @@ def domain_sense(vectors, sentences=None, *, seed=0, n_resamples=1000):
 
     def statistic(rows):
         mean = by_class[:, :, rows].mean(axis=2)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.concatenate([mean.ravel(), (mean / mean[0]).ravel()])
+        first = np.where(mean[0] > 0, mean[0], np.nan)  # nothing is a multiple of zero
+        return np.concatenate([mean.ravel(), (mean / first).ravel()])
 
     found = bootstrap(statistic, len(classes), seed=seed, n_resamples=n_resamples)
     values, ratios = np.split(np.arange(len(found)), 2)
@@ -172,7 +172,8 @@ class DomainSenseResult(Report):
     chance: dict
     n_sentences: dict
 
-    notes = ("Errors: bootstrap over classes. over first: in units of the first row of the measure.",)
+    notes = ("Errors: bootstrap over classes. over first: in units of the first row of the measure, "
+             "nan where that is zero.",)
 
     @property
     def title(self):

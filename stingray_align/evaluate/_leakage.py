@@ -30,12 +30,12 @@ _UNIT = (r"(?:(?:tens of )?(?:milli|kilo)?seconds?|(?:tens of )?minutes?|hours?|
          r"erg\S*(?:\s(?:s|cm)\S*)*|cgs units|per square centimetre|cm\S*)(?![\w^])")
 _NUMBERS = re.compile(
     rf"(?<![A-Za-z\d^.−-])[-+±−]?{_NUMBER}(?:\s*(?:±|\+/-|–|-|to)\s*{_NUMBER})*(?:[\s-]*{_UNIT})?"
-    rf"|\b{_WORD}(?:\s+times)?[\s-]+(?:{_NUMBER}|{_UNIT})", re.IGNORECASE)
+    rf"|\b{_WORD}(?:\s+times)?[\s-]+(?:{_NUMBER}(?:[\s-]*{_UNIT})?|{_UNIT})", re.IGNORECASE)
 # Designations: a position (4U 1636-536, CXO J1234.5+6789) or a number in a list (NGC 1313 X-1).
 _DESIGNATION = re.compile(
     r"\b(?:\d?[A-Z]{1,6}[\w-]*\s?)?[JB]?\d{4,}(?:\.\d+)?[+−-]\d{2,}(?:\.\d+)?\w*"
     r"|\b(?:NGC|IC|Messier|M|Mrk|Mkn|Abell|UGC|ESO|Arp|PSR|SGR|HD|HR|Cyg|Cen|Sco|Her|Cas|Vela)"
-    r"[\s-](?:X-)?\d+(?:[\s-]X-\d+)?\b")
+    r"[\s-]?(?:X-)?\d+(?:[\s-]X-\d+)?\b")
 
 
 def masked(summary, masks=MASKS, *, name=None):
