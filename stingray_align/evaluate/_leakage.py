@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass, replace
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ._regression import regression
 from ._report import Report, bootstrap, figures, joined_errors
@@ -121,22 +120,26 @@ def leakage(summaries, event_vectors, targets, *, aligner, encoder, labels=None,
     -------
     LeakageResult
     """
-    from ..text import text_vectors
+    from ..text import slot_vector
 
     n = len(summaries)
     names = [None] * n if names is None else [str(name) for name in names]
     if not n == len(event_vectors) == len(names):
         raise ValueError("summaries, event_vectors and names must have one entry per source")
     kinds = {"nothing": (), **{mask: (mask,) for mask in MASKS}, "all": MASKS}
+    texts = {kind: [masked(summary, masks, name=name)
+                    for summary, name in zip(summaries, names, strict=True)]
+             for kind, masks in kinds.items()}
+    # most masks leave some texts as they are: each is encoded once
+    prose = list(dict.fromkeys(text.text for own in texts.values() for text in own))
+    encoded = dict(zip(prose, encoder.encode(prose), strict=True))
+    vectors = {kind: np.array([np.concatenate([encoded[text.text], slot_vector(text.slots)])
+                               for text in own]) for kind, own in texts.items()}
+    changed = {kind: float(np.mean([a != b for a, b in zip(own, summaries, strict=True)]))
+               for kind, own in texts.items()}
     events = aligner.transform_events(event_vectors)
-    vectors, ranks, changed = {}, {}, {}
-    for kind, masks in tqdm(kinds.items(), "masks", disable=not progress):
-        texts = [masked(s, masks, name=name) for s, name in zip(summaries, names, strict=True)]
-        changed[kind] = float(np.mean([a != b for a, b in zip(texts, summaries, strict=True)]))
-        vectors[kind] = text_vectors(texts, encoder)
-        found = retrieval(events, aligner.transform_texts(vectors[kind]), labels=labels,
-                          groups=groups, seed=seed, n_resamples=2)
-        ranks[kind] = found
+    ranks = {kind: retrieval(events, aligner.transform_texts(own), labels=labels, groups=groups,
+                             seed=seed, n_resamples=2) for kind, own in vectors.items()}
     read = regression(vectors, targets, groups=groups, experts=("ridge",), seed=seed, n_resamples=2,
                       progress=progress)
     columns = _columns(ranks, read, list(kinds), labels is not None)
