@@ -1,10 +1,14 @@
 """Queries rewritten by a language model, behind the same call as the glossary."""
 
 import json
+import re
+import zlib
 
+import numpy as np
 import pytest
 from local_server import Reply, serving
 
+from stingray_align.cli import main
 from stingray_align.text import CLASSES, OpenAIChat, understand
 from stingray_align.text.rewriting import PROMPT_VERSION
 
@@ -97,6 +101,61 @@ def test_an_endpoint():
     with serving([Reply("{}", 401)]) as (url, _):
         found = understand(QUERY, llm=OpenAIChat(url, model="any", max_retries=0))
     assert "read with the glossary" in found.note
+
+
+class Words:
+    """A bag of words under the name of the bundled aligner's encoder."""
+
+    dim = 384
+
+    def __init__(self, *_, **__):
+        from stingray_align import Aligner
+
+        self.name = Aligner.pretrained().text_model_
+
+    def encode(self, texts):
+        out = np.full((len(texts), self.dim), 1e-6, np.float32)
+        for row, text in zip(out, texts):
+            for word in re.findall("[a-z]+", text.lower()):
+                row[zlib.crc32(word.encode()) % self.dim] += 1
+        return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def words(monkeypatch):
+    monkeypatch.setattr("stingray_align.text.encoder.TextEncoder", Words)
+    # which makes other vectors under this name than those in the package
+    monkeypatch.setattr("stingray_align.text.glossary._Glossary._bundled_vectors",
+                        lambda self, encoder: None)
+
+
+def test_a_catalogue_passes_it_on(words):
+    import stingray_align as sa
+
+    catalogue = sa.AlignedCatalog.pretrained()
+    found = catalogue.query(QUERY, k=3, llm=Chat(GOOD))
+    assert found.meta["query"] == QUERY and "rewritten by tiny-chat" in found.meta["understood"]
+    assert "rewritten" not in catalogue.query(QUERY, k=3).meta["understood"]
+
+
+def test_the_command(words, capsys):
+    pytest.importorskip("openai", reason="needs the extra `remote`")
+    body = {"id": "1", "object": "chat.completion", "created": 0, "model": "served",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {
+                "role": "assistant", "content": json.dumps(GOOD)}}]}
+    with serving([Reply(body)]) as (url, _):
+        assert main(["query", QUERY, "-k", "2", "--llm", "any", "--llm-url", url]) == 0
+    assert "rewritten by served" in capsys.readouterr().out
+
+
+def test_benchmarks_of_texts(words, capsys, tmp_path):
+    table = tmp_path / "sense.ecsv"
+    assert main(["benchmark", "domain-sense", "-o", str(table)]) == 0
+    printed = capsys.readouterr().out
+    assert "aligned, rewritten" in printed and "112 of kind jargon" in printed and table.is_file()
+    assert main(["benchmark", "leakage", "--sources", "30"]) == 0
+    printed = capsys.readouterr().out
+    assert "R2 photon_index" in printed and "Recall@1 %" in printed
 
 
 def test_wrong_queries_are_refused_as_before():

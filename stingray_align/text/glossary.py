@@ -15,20 +15,26 @@ given, does the same through the same call and understands more
 """
 
 import functools
+import hashlib
 import importlib.resources
 import json
 import math
 import re
 import weakref
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from .._files import read_tensors, write_tensors
 from .rewriting import rewrite
 from .slots import CLASSES, FLAG_SLOTS, NUMBER_SLOTS, clean_slots
 from .writers import phrase_slots, significant
 
 __all__ = ["Understood", "understand"]
+
+_VECTORS = Path(__file__).with_name("glossary.safetensors")
+_KIND, _VERSION = "glossary", 1
 
 # Below this probability the class is a guess: it shapes the text, but fills no slot.
 _SURE = 0.5
@@ -191,10 +197,41 @@ class _Glossary:
         if encoder not in self._readers:
             from sklearn.linear_model import LogisticRegression
 
-            vectors = encoder.encode(self.descriptions)
+            vectors = self._bundled_vectors(encoder)
+            if vectors is None:
+                vectors = encoder.encode(self.descriptions)
             fit = LogisticRegression(C=20, class_weight="balanced", max_iter=1000)
             self._readers[encoder] = vectors, fit.fit(vectors, self.owner)
         return self._readers[encoder]
+
+
+    def _bundled_vectors(self, encoder):
+        """Vectors by the default encoder come with the package: a query need not wait for them."""
+        if not _VECTORS.is_file():
+            return None
+        tensors, about = read_tensors(_VECTORS, kind=_KIND, version=_VERSION)
+        made_of = {"encoder": getattr(encoder, "name", None), "descriptions": self.identity()}
+        return tensors["vectors"].astype(np.float32) if about == made_of else None
+
+    def identity(self):
+        """Checksum of the descriptions."""
+        return hashlib.sha256("\n".join(self.descriptions).encode()).hexdigest()
+
+
+def bundle_vectors(encoder):
+    """Write the vectors of the glossary's descriptions into the package.
+
+    To be called with the default encoder whenever the glossary has changed
+    (``benchmarks/glossary_vectors.py``); until then they are encoded at the first query.
+
+    Parameters
+    ----------
+    encoder : TextEncoder
+    """
+    glossary = _glossary()
+    write_tensors(_VECTORS, {"vectors": encoder.encode(glossary.descriptions).astype(np.float16)},
+                  kind=_KIND, version=_VERSION,
+                  about={"encoder": encoder.name, "descriptions": glossary.identity()})
 
 
 def plain_descriptions():
@@ -241,7 +278,8 @@ def _any_of(patterns):
 _STOP = set("a an and are as at be but by every for from has have in into is it its like of off on "
             "one only or our out over so some than that the their them then there this those to up "
             "very was we which while who whose with without x ray rays xray source object kev "
-            "s not no".split())
+            "s not no also if when where nor yet both each any all most more less much many few just "
+            "nothing something must here how what does do can would should been being".split())
 # words that alone point to no class
 _VAGUE = ("component day days emission energy energies hard hour hours law light low high min "
           "minute minutes photons period power sec second seconds spectral spectrum time times "
