@@ -54,7 +54,7 @@ examples:
   stingray-align query "a soft source that flares about once an hour"
   stingray-align query "heavily absorbed, flat spectrum, steady" -k 20 --table found.ecsv
   stingray-align query "eclipses every few hours" --target texts
-  stingray-align query "the ember of a dead star, cooling" --llm qwen3 --llm-url http://localhost:8000/v1
+  stingray-align query "a cooling ember" --llm qwen3 --llm-url http://localhost:8000/v1
   stingray-align query "pulsations" --catalogue mine --cone "09h55m50s +69d40m47s" 1deg""",
     "embed": """\
 Every file holds one source and becomes one row: what was observed, and a column for each feature.
@@ -625,8 +625,8 @@ def _parser():
                      help="only within RADIUS of POSITION")
     sub.add_argument("--table", metavar="TABLE", type=Path, help="also write the result here")
     sub.add_argument("--llm", metavar="NAME",
-                     help="let this chat model rewrite TEXT: a folder or a name on the hub, or with "
-                          "--llm-url a name there")
+                     help="let this chat model rewrite TEXT: a folder or a name on the hub, "
+                          "or with --llm-url a name there")
     sub.add_argument("--llm-url", metavar="URL",
                      help="an endpoint with OpenAI's protocol; its key is in OPENAI_API_KEY")
 

@@ -189,7 +189,8 @@ def recipe(source, target, *, pooling=None, modules=None, prompts=None):
         (target / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     if modules:
         (target / "modules.json").write_text(json.dumps(
-            [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            [{"idx": i, "name": str(i), "path": path,
+              "type": f"sentence_transformers.models.{kind}"}
              for i, (kind, path) in enumerate(modules)]))
     if prompts:
         (target / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
@@ -325,7 +326,7 @@ def test_cache(folder, encoder, tmp_path, monkeypatch):
     read = []
     forward = TextEncoder._forward
     monkeypatch.setattr(TextEncoder, "_forward",
-                        lambda self, tokens, n: read.append(len(tokens)) or forward(self, tokens, n))
+                        lambda self, ids, n: read.append(len(ids)) or forward(self, ids, n))
     first = cached.encode([*TEXTS, TEXTS[0]])
     assert sum(read) == len(TEXTS) and first.dtype == np.float32  # the repeated text only once
     np.testing.assert_allclose(first[:5], encoder.encode(TEXTS), atol=2e-3)
@@ -353,7 +354,7 @@ def test_cache(folder, encoder, tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         cached.encode(new)
     monkeypatch.setattr(TextEncoder, "_forward",
-                        lambda self, tokens, n: read.append(len(tokens)) or forward(self, tokens, n))
+                        lambda self, ids, n: read.append(len(ids)) or forward(self, ids, n))
     read.clear()
     cached.encode(new)
     assert sum(read) == 2

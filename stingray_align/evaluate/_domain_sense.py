@@ -83,7 +83,8 @@ def domain_sense(vectors, sentences=None, *, seed=0, n_resamples=1000):
     kind = np.array([s["kind"] for s in sentences])
     for i, name in enumerate(classes):
         if missing := set(KINDS) - set(kind[label == i]):
-            raise ValueError(f"class {str(name)!r} has no sentence of kind {', '.join(sorted(missing))}")
+            raise ValueError(f"class {str(name)!r} has no sentence of kind "
+                             f"{', '.join(sorted(missing))}")
     if not vectors:
         raise ValueError("no vectors were given")
     by_class = np.array([_by_class(_unit(v, name, len(sentences)), label, kind, len(classes))
@@ -172,8 +173,8 @@ class DomainSenseResult(Report):
     chance: dict
     n_sentences: dict
 
-    notes = ("Errors: bootstrap over classes. over first: in units of the first row of the measure, "
-             "nan where that is zero.",)
+    notes = ("Errors: bootstrap over classes. over first: in units of the first row of the "
+             "measure, nan where that is zero.",)
 
     @property
     def title(self):

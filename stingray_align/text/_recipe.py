@@ -60,7 +60,7 @@ def read_recipe(folder):
     try:
         modules = _json(folder / "modules.json") or [
             {"type": "Transformer", "path": ""},
-            *([{"type": "Pooling", "path": "1_Pooling"}] if (folder / "1_Pooling").is_dir() else [])]
+            *({"type": "Pooling", "path": path.name} for path in folder.glob("1_Pooling"))]
         steps = [(str(step["type"]).rpartition(".")[2], folder / step["path"]) for step in modules]
         if not steps or steps[0][0] != "Transformer":
             raise ValueError("the first module is no Transformer")

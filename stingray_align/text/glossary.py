@@ -204,7 +204,6 @@ class _Glossary:
             self._readers[encoder] = vectors, fit.fit(vectors, self.owner)
         return self._readers[encoder]
 
-
     def _bundled_vectors(self, encoder):
         """Vectors by the default encoder come with the package: a query need not wait for them."""
         if not _VECTORS.is_file():
@@ -278,8 +277,8 @@ def _any_of(patterns):
 _STOP = set("a an and are as at be but by every for from has have in into is it its like of off on "
             "one only or our out over so some than that the their them then there this those to up "
             "very was we which while who whose with without x ray rays xray source object kev "
-            "s not no also if when where nor yet both each any all most more less much many few just "
-            "nothing something must here how what does do can would should been being".split())
+            "s not no also if when where nor yet both each any all most more less much many few "
+            "just nothing something must here how what does do can would should been being".split())
 # words that alone point to no class
 _VAGUE = ("component day days emission energy energies hard hour hours law light low high min "
           "minute minutes photons period power sec second seconds spectral spectrum time times "
