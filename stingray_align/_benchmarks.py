@@ -21,8 +21,7 @@ from .evaluate._report import Report
 from .photons import Photons
 
 __all__ = ["DESCRIPTIONS", "FIGURES", "ON_SENTENCES", "ON_SIMULATED", "Options", "RealSources",
-           "real", "thinning",
-           "thinning_figures"]
+           "real", "thinning", "thinning_figures"]
 
 _TARGETS = {  # of the truth table, and whether the logarithm is meant
     "hardness": False, "photon_index": False, "n_h": True, "kT": True, "flux": True,
@@ -422,4 +421,4 @@ def _event_vectors(population, model):
 
 #: What each benchmark measures, in a line.
 DESCRIPTIONS = {name: function.__doc__.strip().splitlines()[0] for name, function in
-                (ON_SIMULATED | {"thinning": thinning, "real": real}).items()}
+                (ON_SIMULATED | ON_SENTENCES | {"thinning": thinning, "real": real}).items()}

@@ -9,7 +9,8 @@ The slots beside the prose hold what the prose says, right or wrong, and nothing
 The stock lies beside this module in ``phrases/*.json``: a file of shared phrases and one per
 family of classes.  Descriptions in plain words are those of the glossary that queries are
 understood with (`stingray_align.text.understand`).  Every list has two parts, ``training`` and
-``held_out``, so that wording never trained on can be tested.  Phrases may begin with conditions and contain choices and placeholders:
+``held_out``, so that wording never trained on can be tested.  Phrases may begin with conditions
+and contain choices and placeholders:
 
 - ``?flaring``, ``?!flaring``: fits only if the flag is set (not set), and *states* it;
 - ``&periodic``, ``&!periodic``, ``&period<100``, ``&shape=red_noise``: fits only if that holds,
