@@ -34,6 +34,8 @@ RUNS = {
                       40),
     "retrieval": (["retrieval"], 200),
     "regression": (["regression"], 200),
+    "leakage": (["leakage", "--sources", "500"], 100),
+    "domain-sense": (["domain-sense"], None),
     "classification": (["classification"], 300),
     "novelty": (["novelty"], 300),
     "time-shape": (["time-shape"], 200),
@@ -183,6 +185,7 @@ _TITLES = {
     "retrieval": "Photons find texts, texts find photons", "regression": "Physical parameters",
     "classification": "Classes and plain-words queries", "novelty": "Sources unlike any other",
     "time-shape": "What the light curve does", "instruments": "Other instruments",
+    "leakage": "What texts give away", "domain-sense": "Meaning and wording",
     "cost": "Time and memory", "thinning": "Photons of real sources not shown to the model",
     "real": "Real event files",
 }

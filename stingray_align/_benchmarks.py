@@ -20,8 +20,8 @@ from .errors import DomainShiftWarning, EventDataWarning
 from .evaluate._report import Report
 from .photons import Photons
 
-__all__ = ["DESCRIPTIONS", "FIGURES", "ON_SIMULATED", "Options", "RealSources", "real", "thinning",
-           "thinning_figures"]
+__all__ = ["DESCRIPTIONS", "FIGURES", "ON_SENTENCES", "ON_SIMULATED", "Options", "RealSources",
+           "real", "thinning", "thinning_figures"]
 
 _TARGETS = {  # of the truth table, and whether the logarithm is meant
     "hardness": False, "photon_index": False, "n_h": True, "kT": True, "flux": True,
@@ -97,6 +97,11 @@ def regression(model, catalogue, options):
     features = _feature_sets(events, model) | {
         "text": text_vectors(population.summaries, TextEncoder()),
         "shared": catalogue.aligner.transform_events(events)}
+    return {"regression": sa.evaluate.regression(features, _targets(population),
+                                                 counts=_counts(population))}
+
+
+def _targets(population):
     targets = {}
     for name, logarithmic in _TARGETS.items():
         values = np.asarray(getattr(population.truth[name], "value", population.truth[name]))
@@ -104,7 +109,18 @@ def regression(model, catalogue, options):
             values = np.log10(values) if logarithmic else values
         targets[f"log {name}" if logarithmic else name] = np.where(np.isfinite(values), values,
                                                                    np.nan)
-    return {"regression": sa.evaluate.regression(features, targets, counts=_counts(population))}
+    return targets
+
+
+def leakage(model, catalogue, options):
+    """What masking numbers, class names and source names takes from retrieval and regression."""
+    from .text import TextEncoder
+
+    population = options.population("csc")
+    return {"leakage": sa.evaluate.leakage(
+        population.summaries, _event_vectors(population, model), _targets(population),
+        aligner=catalogue.aligner, encoder=TextEncoder(), labels=population.truth["class"],
+        names=population.truth["name"])}
 
 
 def time_shape(model, catalogue, options):
@@ -153,10 +169,32 @@ def cost(model, catalogue, options):
     return {"cost": sa.evaluate.cost(model, n_sources=options.n_sources, seed=options.seed)}
 
 
+def domain_sense(catalogue):
+    """Meaning told from wording: paraphrases without jargon, and jargon of another meaning.
+
+    Measured on bundled sentences that no model was trained on.
+    """
+    from .text import Summary, TextEncoder, text_vectors, understand
+
+    encoder, project = TextEncoder(), catalogue.aligner.transform_texts
+    texts = [sentence["text"] for sentence in sa.evaluate.domain_sentences()]
+    rewritten = [Summary(found.text, found.slots)
+                 for found in (understand(text, encoder=encoder) for text in texts)]
+    bare, facts = text_vectors(texts, encoder), text_vectors(rewritten, encoder)
+    return {"domain sense": sa.evaluate.domain_sense({
+        "encoder": bare[:, :encoder.dim],
+        "encoder, rewritten": facts[:, :encoder.dim],
+        "aligned": project(bare),
+        "aligned, rewritten": project(facts)})}
+
+
 #: Name on the command line to function.
 ON_SIMULATED = {f.__name__.replace("_", "-"): f for f in (
     reconstruction, calibration, retrieval, regression, time_shape, classification, novelty,
-    instruments, cost)}
+    instruments, leakage, cost)}
+
+#: Benchmarks on bundled sentences, which need no photons.
+ON_SENTENCES = {"domain-sense": domain_sense}
 
 #: Benchmarks that can draw their results: name to function of the results.
 FIGURES = {"calibration": _calibration_figures}
@@ -383,4 +421,4 @@ def _event_vectors(population, model):
 
 #: What each benchmark measures, in a line.
 DESCRIPTIONS = {name: function.__doc__.strip().splitlines()[0] for name, function in
-                (ON_SIMULATED | {"thinning": thinning, "real": real}).items()}
+                (ON_SIMULATED | ON_SENTENCES | {"thinning": thinning, "real": real}).items()}

@@ -28,7 +28,7 @@ from .errors import DomainShiftWarning, EventDataWarning
 
 __all__ = ["main"]
 
-_NEED_CATALOGUE = ("retrieval", "regression", "classification", "novelty")
+_NEED_CATALOGUE = ("retrieval", "regression", "classification", "novelty", "leakage")
 _SHOWN = ("rank", "similarity", "name", "class", "instrument", "counts", "exposure", "ra", "dec")
 _PROMPT_TOKENS = 2000  # of a question about a source, apart from its papers
 _SAVE_EVERY = 60  # seconds between two writings of a growing table
@@ -47,13 +47,14 @@ examples:
   stingray-align interpret acis_evt2.fits --position "09h55m50.2s +69d40m47s" --radius 3
   stingray-align interpret acis_evt2.fits --region src.reg --background bkg.reg --figure m82.pdf""",
     "query": """\
-TEXT is plain words. Before it is encoded it is rewritten into the terms of a catalogue, and the
-rewritten form is printed.
+TEXT is plain words. Before it is encoded it is rewritten into the terms of a catalogue, by a
+bundled glossary or by a language model, and what was understood is printed.
 
 examples:
   stingray-align query "a soft source that flares about once an hour"
   stingray-align query "heavily absorbed, flat spectrum, steady" -k 20 --table found.ecsv
   stingray-align query "eclipses every few hours" --target texts
+  stingray-align query "a cooling ember" --llm qwen3 --llm-url http://localhost:8000/v1
   stingray-align query "pulsations" --catalogue mine --cone "09h55m50s +69d40m47s" 1deg""",
     "embed": """\
 Every file holds one source and becomes one row: what was observed, and a column for each feature.
@@ -111,6 +112,8 @@ examples:
   stingray-align benchmark calibration -o calibration --files sources/*.fits
   stingray-align benchmark thinning sources/*.fits -o fits
   stingray-align benchmark retrieval --sources 2000
+  stingray-align benchmark leakage --sources 1000
+  stingray-align benchmark domain-sense
   stingray-align benchmark real sources/*.fits -o real.ecsv
   stingray-align benchmark all --quick -o benchmarks""",
 }
@@ -169,7 +172,8 @@ def _interpret(args):
 
 
 def _query(args):
-    found = _catalogue(args).query(args.text, k=args.k, target=args.target, cone=args.cone)
+    found = _catalogue(args).query(args.text, k=args.k, target=args.target, cone=args.cone,
+                                   llm=_language_model(args))
     if found.meta.get("understood"):
         print(f"Understood as: {found.meta['understood']}\n")
     shown = [name for name in _SHOWN if name in found.colnames]
@@ -311,6 +315,8 @@ def _benchmark(args):
             real=real)
         if args.what == "thinning":
             results = benchmarks.thinning(model, real, options)
+        elif args.what in benchmarks.ON_SENTENCES:
+            results = benchmarks.ON_SENTENCES[args.what](_catalogue(args))
         else:
             catalogue = _catalogue(args) if args.what in _NEED_CATALOGUE else None
             results = benchmarks.ON_SIMULATED[args.what](model, catalogue, options)
@@ -660,6 +666,11 @@ def _parser():
     sub.add_argument("--cone", nargs=2, metavar=("POSITION", "RADIUS"), action=_Cone,
                      help="only within RADIUS of POSITION")
     sub.add_argument("--table", metavar="TABLE", type=Path, help="also write the result here")
+    sub.add_argument("--llm", metavar="NAME",
+                     help="let this chat model rewrite TEXT: a folder or a name on the hub, "
+                          "or with --llm-url a name there")
+    sub.add_argument("--llm-url", metavar="URL",
+                     help="an endpoint with OpenAI's protocol; its key is in OPENAI_API_KEY")
 
     sub = command("embed", _embed, "turn event files into a table of features")
     sub.add_argument("files", metavar="FILE", nargs="+", type=Path)
@@ -782,6 +793,9 @@ def _parser():
     _add_rivals(kind)
     _add_format(kind)
     _add_benchmark(kind)
+    for name, function in benchmarks.ON_SENTENCES.items():
+        kind = kinds.add_parser(name, help=_first_line(function), description=_first_line(function))
+        _add_benchmark(kind)
     kind = kinds.add_parser("real", help="read, embed and interpret event files of one source each")
     kind.add_argument("files", metavar="FILE", nargs="+", type=Path)
     _add_format(kind)

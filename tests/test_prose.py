@@ -11,7 +11,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stingray_align.datasets.prose import WORDINGS, class_descriptions, write_prose
+from stingray_align.datasets.prose import (WORDINGS, _raw_stock, class_descriptions,
+                                           stock_identity, write_prose)
+from stingray_align.text.glossary import plain_descriptions
 from stingray_align.text.slots import CLASSES, FLAG_SLOTS, NUMBER_SLOTS
 from stingray_align.text.summary import check_summary, read_summaries, write_summaries
 
@@ -101,10 +103,9 @@ def stock():
             for key, value in tree.items():
                 yield from walk(value, (*where, key))
 
-    folder = importlib.resources.files("stingray_align.datasets") / "phrases"
-    for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if path.name.endswith(".json"):
-            yield from walk(json.loads(path.read_text(encoding="utf-8")), ())
+    shared, classes, _ = _raw_stock()
+    yield from walk(shared, ())
+    yield from walk(classes, ())
 
 
 def without_conditions(phrase):
@@ -276,6 +277,18 @@ def test_round_trip_on_disk(tmp_path):
     assert read_summaries(tmp_path / "summaries.ecsv") == summaries
 
 
+def test_some_say_it_in_plain_words_only(many):
+    """A share of the summaries names the class without a technical term of that class."""
+    plain = plain_descriptions()
+    n_plain = [sum(text in summary.text.replace(" .", ".") for text in plain[row["class"]])
+               for row, summary in zip(*many)]
+    assert 0.15 < np.mean(np.array(n_plain) >= 2) < 0.3
+    held_out = write_many("held-out", 280)
+    assert not any(text in summary.text for row, summary in zip(*held_out)
+                   for text in plain[row["class"]])
+    assert _raw_stock()[2] in stock_identity()
+
+
 def test_refusals():
     rng = np.random.default_rng(0)
     row = make_row(rng, "polar")
@@ -294,7 +307,7 @@ def test_class_descriptions():
 
 def test_the_stock_is_large_and_well_formed():
     least = {"identity": (16, 5), "spectrum": (10, 4), "timing": (10, 4), "environment": (6, 2),
-             "open": (6, 2), "plain": (5, 2)}
+             "open": (6, 2), "plain": (25, 2)}
     counted = Counter()
     known = {"src", "Src", "np", "log_n_h", "log_flux", "rms", "hardness", "instrument",
              "exposure", "counts", "Counts", *NUMBER_SLOTS}

@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-from astropy.utils.exceptions import AstropyUserWarning
 
 from stingray_align.errors import MissingModelError, ModelFileError
 from stingray_align.text import N_SLOTS, Summary, TextEncoder, slot_vector, text_vectors
@@ -74,11 +73,25 @@ def test_against_the_plain_formula(encoder, folder):
     assert encoder.encode([text])[0] @ expected == pytest.approx(1, abs=1e-3)
 
 
-def test_long_texts_are_cut_with_a_note(encoder):
+def test_long_texts_are_read_in_parts_weighted_by_length(encoder, folder):
+    import torch
+    from transformers import AutoModel
+
     assert encoder.max_tokens == 12
-    with pytest.warns(AstropyUserWarning, match="1 of 2 texts are longer than the 12 tokens"):
-        vectors = encoder.encode(["soft " * 30, "star"])
-    np.testing.assert_allclose(vectors[0], encoder.encode(["soft " * 10])[0], atol=0.02)
+    words = ["soft"] * 8 + ["hard"] * 8 + ["star"] * 5  # 21 tokens: 7 at a time beside two special
+    model = AutoModel.from_pretrained(folder)
+    total = 0
+    for part in (words[:7], words[7:14], words[14:]):
+        ids = torch.tensor([[2, *map(VOCABULARY.index, part), 3]])
+        with torch.no_grad():
+            total = total + 9 * model(input_ids=ids).last_hidden_state[0].mean(0)
+    expected = (total / total.norm()).numpy()
+    vectors = encoder.encode(["star", " ".join(words), "soft"])
+    assert vectors[1] @ expected == pytest.approx(1, abs=1e-3)
+    # nothing is cut silently: the end of a long text tells
+    other = encoder.encode([" ".join(words[:-5] + ["a"] * 5)])[0]
+    assert other @ vectors[1] < 0.9999
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
 def test_name_states_the_weights(encoder, folder):
@@ -91,8 +104,7 @@ def test_quiet(folder, capfd):
     from transformers.utils import logging as transformers_logging
 
     before = transformers_logging.get_verbosity()
-    with pytest.warns(AstropyUserWarning):
-        TextEncoder(folder).encode(["star", "soft " * 100])
+    TextEncoder(folder).encode(["star", "soft " * 100])
     out, err = capfd.readouterr()
     assert out == "" and err == ""
     assert transformers_logging.get_verbosity() == before
@@ -155,12 +167,6 @@ def test_hub_snapshot_is_read_like_a_folder(folder, encoder, monkeypatch):
 def test_damaged_and_unsuitable_models(folder, tmp_path):
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(
-        {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}))
-    with pytest.raises(ValueError, match="pooling"):
-        TextEncoder(tmp_path)
-    (tmp_path / "1_Pooling" / "config.json").unlink()
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
     assert TextEncoder(tmp_path).max_tokens == 5
     (tmp_path / "config.json").write_text("{}")
@@ -171,6 +177,204 @@ def test_damaged_and_unsuitable_models(folder, tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ModelFileError, match="cannot be read"):
         TextEncoder(tmp_path)
+
+
+def recipe(source, target, *, pooling=None, modules=None, prompts=None):
+    """Copy a model and put sentence-transformers' files beside it."""
+    target.mkdir()
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    if pooling:
+        (target / "1_Pooling").mkdir()
+        (target / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    if modules:
+        (target / "modules.json").write_text(json.dumps(
+            [{"idx": i, "name": str(i), "path": path,
+              "type": f"sentence_transformers.models.{kind}"}
+             for i, (kind, path) in enumerate(modules)]))
+    if prompts:
+        (target / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    return target
+
+
+def hidden_states(folder, words):
+    import torch
+    from transformers import AutoModel
+
+    ids = torch.tensor([[2, *map(VOCABULARY.index, words.split()), 3]])
+    with torch.no_grad():
+        return AutoModel.from_pretrained(folder)(input_ids=ids).last_hidden_state[0]
+
+
+@pytest.mark.parametrize("config, name, pick", [
+    ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls", lambda h: h[0]),
+    ({"pooling_mode_lasttoken": True}, "lasttoken", lambda h: h[-1]),
+    ({"pooling_mode": "cls"}, "cls", lambda h: h[0]),
+    ({"pooling_mode": ["mean"]}, "mean", lambda h: h.mean(0)),
+])
+def test_pooling_as_the_model_asks(folder, tmp_path, config, name, pick):
+    encoder = TextEncoder(recipe(folder, tmp_path / "model", pooling=config), device="cpu")
+    assert encoder.pooling == name
+    expected = pick(hidden_states(folder, "a steady star")).numpy()
+    # beside a longer text, so that padding would show
+    found = encoder.encode(["a steady star", "a soft source a hard source"])[0]
+    assert found @ expected / np.linalg.norm(expected) == pytest.approx(1, abs=1e-3)
+
+
+def test_dense_layer_and_its_activation(folder, tmp_path):
+    from safetensors.numpy import save_file
+
+    where = recipe(folder, tmp_path / "model", pooling={"pooling_mode_mean_tokens": True},
+                   modules=[("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"),
+                            ("Normalize", "3_Normalize")])
+    rng = np.random.default_rng(0)
+    weight, bias = (rng.normal(size=size).astype(np.float32) for size in ((5, 16), (5,)))
+    (where / "2_Dense").mkdir()
+    settings = {"in_features": 16, "out_features": 5, "bias": True,
+                "activation_function": "torch.nn.modules.activation.Tanh"}
+    (where / "2_Dense" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelFileError, match="other formats can hold code"):
+        TextEncoder(where)
+    save_file({"linear.weight": weight, "linear.bias": bias}, where / "2_Dense/model.safetensors")
+    encoder = TextEncoder(where, device="cpu")
+    assert encoder.dim == 5 and encoder.name != TextEncoder(folder).name
+    expected = np.tanh(weight @ hidden_states(folder, "a star").mean(0).numpy() + bias)
+    found = encoder.encode(["a star"])[0]
+    assert found @ expected / np.linalg.norm(expected) == pytest.approx(1, abs=1e-3)
+    settings["activation_function"] = "os.system"
+    (where / "2_Dense" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelFileError, match="'system'"):
+        TextEncoder(where)
+
+
+def test_prompts_of_queries_and_passages(folder, encoder, tmp_path):
+    where = recipe(folder, tmp_path / "model", prompts={"query": "hard ", "document": "soft "})
+    asking = TextEncoder(where, device="cpu")
+    assert asking.prompts == {"query": "hard ", "passage": "soft "}
+    plain = encoder.encode(["hard star", "soft star"])
+    for kind, expected in zip(("query", "passage"), plain):
+        np.testing.assert_allclose(asking.encode(["star"], kind=kind)[0], expected, atol=0.02)
+    np.testing.assert_array_equal(asking.encode(["star"]), asking.encode(["star"], kind="passage"))
+    given = TextEncoder(folder, prompts={"query": "hard "}, device="cpu")
+    np.testing.assert_allclose(given.encode(["star"], kind="query")[0], plain[0], atol=0.02)
+    # every part of a long text has the prompt
+    long = given.encode(["star " * 27], kind="query")[0]
+    np.testing.assert_allclose(long, encoder.encode(["hard " + "star " * 9])[0], atol=0.02)
+    # and where the model asks for it, the prompt's own tokens do not count
+    where = recipe(folder, tmp_path / "other", prompts={"query": "hard "},
+                   pooling={"pooling_mode_mean_tokens": True, "include_prompt": False})
+    expected = hidden_states(folder, "hard star")[2:].mean(0).numpy()
+    found = TextEncoder(where, device="cpu").encode(["star"], kind="query")[0]
+    assert found @ expected / np.linalg.norm(expected) == pytest.approx(1, abs=1e-3)
+    with pytest.raises(ValueError, match="kind"):
+        encoder.encode(["star"], kind="document")
+    with pytest.raises(ValueError, match="prompts are for"):
+        TextEncoder(folder, prompts={"document": ""})
+    with pytest.raises(ValueError, match="no room"):
+        TextEncoder(folder, prompts={"query": "star " * 12}).encode(["star"], kind="query")
+
+
+@pytest.mark.parametrize("pooling, modules, message", [
+    ({"pooling_mode_max_tokens": True}, None, "pooling by max"),
+    ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, None, "mean and cls"),
+    (None, [("Pooling", "1_Pooling")], "no Transformer"),
+    (None, [("Transformer", ""), ("WordWeights", "1_WordWeights")], "'WordWeights'"),
+])
+def test_what_is_not_offered_is_refused(folder, tmp_path, pooling, modules, message):
+    with pytest.raises(ModelFileError, match=message):
+        TextEncoder(recipe(folder, tmp_path / "model", pooling=pooling, modules=modules))
+
+
+def test_a_causal_model_by_its_last_token(folder, tmp_path):
+    import torch
+    from transformers import AutoModel, LlamaConfig, LlamaModel
+
+    where = recipe(folder, tmp_path / "model", pooling={"pooling_mode": "lasttoken"})
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        LlamaModel(LlamaConfig(vocab_size=len(VOCABULARY), hidden_size=16, intermediate_size=32,
+                               num_hidden_layers=1, num_attention_heads=2,
+                               max_position_embeddings=32)).save_pretrained(where)
+    encoder = TextEncoder(where, device="cpu")
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(where)(
+            input_ids=torch.tensor([[2, 5, 9, 3]])).last_hidden_state[0, -1].numpy()
+    found = encoder.encode(["soft star", "a steady hard source"])[0]
+    assert found @ expected / np.linalg.norm(expected) == pytest.approx(1, abs=1e-3)
+
+
+def test_half_a_model_with_a_decoder(folder, tmp_path):
+    import torch
+    from transformers import T5Config, T5EncoderModel
+
+    where = recipe(folder, tmp_path / "model")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        T5EncoderModel(T5Config(vocab_size=len(VOCABULARY), d_model=8, d_kv=4, d_ff=16,
+                                num_layers=1, num_heads=2)).save_pretrained(where)
+    vectors = TextEncoder(where, device="cpu").encode(["soft star", "star"])
+    assert vectors.shape == (2, 8) and vectors[0] @ vectors[1] < 0.9999
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_cache(folder, encoder, tmp_path, monkeypatch):
+    path = tmp_path / "vectors.sqlite"
+    cached = TextEncoder(folder, batch_size=2, device="cpu", cache=path)
+    read = []
+    forward = TextEncoder._forward
+    monkeypatch.setattr(TextEncoder, "_forward",
+                        lambda self, ids, n: read.append(len(ids)) or forward(self, ids, n))
+    first = cached.encode([*TEXTS, TEXTS[0]])
+    assert sum(read) == len(TEXTS) and first.dtype == np.float32  # the repeated text only once
+    np.testing.assert_allclose(first[:5], encoder.encode(TEXTS), atol=2e-3)
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
+    read.clear()
+    again = TextEncoder(folder, batch_size=3, device="cpu", cache=path)
+    np.testing.assert_array_equal(again.encode(TEXTS), first[:5])  # to the last bit
+    assert not read
+    # other settings, other vectors
+    asked = TextEncoder(folder, prompts={"query": "hard "}, device="cpu", cache=path)
+    assert not np.allclose(asked.encode(["star"], kind="query"), first[1])
+    np.testing.assert_array_equal(asked.encode(["star"])[0], first[1])
+    assert path.stat().st_size < 40_000
+    # what was encoded before an interruption is kept
+    read.clear()
+    new = [f"a {word} star" for word in ("soft", "hard", "steady", "source")]
+
+    def interrupted(self, tokens, n):
+        if read:
+            raise Interrupted
+        read.append(len(tokens))
+        return forward(self, tokens, n)
+
+    monkeypatch.setattr(TextEncoder, "_forward", interrupted)
+    with pytest.raises(Interrupted):
+        cached.encode(new)
+    monkeypatch.setattr(TextEncoder, "_forward",
+                        lambda self, ids, n: read.append(len(ids)) or forward(self, ids, n))
+    read.clear()
+    cached.encode(new)
+    assert sum(read) == 2
+
+
+def test_a_damaged_cache(folder, tmp_path):
+    import sqlite3
+
+    path = tmp_path / "vectors.sqlite"
+    path.write_bytes(b"no database, but long enough to be looked at" * 10)
+    with pytest.raises(ModelFileError, match="delete it"):
+        TextEncoder(folder, cache=path).encode(["star"])
+    path.unlink()
+    TextEncoder(folder, cache=path).encode(["star"])
+    database = sqlite3.connect(path)
+    with database:
+        database.execute("UPDATE vectors SET vector = x'00'")
+    database.close()
+    with pytest.raises(ModelFileError, match="another length"):
+        TextEncoder(folder, cache=path).encode(["star"])
 
 
 def test_incomplete_weights_are_refused(folder, tmp_path):

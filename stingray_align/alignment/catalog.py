@@ -241,7 +241,7 @@ class AlignedCatalog:
 
     # -- asking -------------------------------------------------------------------------------
 
-    def query(self, what, k=10, target="sources", *, cone=None, where=None):
+    def query(self, what, k=10, target="sources", *, cone=None, where=None, llm=None):
         """The sources or texts that match words or photons best.
 
         Parameters
@@ -258,6 +258,8 @@ class AlignedCatalog:
             Only sources within this radius of this position (columns ``ra``, ``dec``).
         where : ndarray of bool, shape (n,), or callable, optional
             Only these sources; a callable gets the catalogue's table and returns the mask.
+        llm : LocalChat, OpenAIChat or alike, optional
+            Rewrites a sentence instead of the bundled glossary.
 
         Returns
         -------
@@ -288,7 +290,7 @@ class AlignedCatalog:
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
         mask = self._selection(cone, where)
-        vector, meta = self._project(what)
+        vector, meta = self._project(what, llm)
         answer = self._nearest(vector, k, target, mask)
         answer.meta.update(meta)
         return answer
@@ -370,14 +372,14 @@ class AlignedCatalog:
         """
         return self._project(what)[0]
 
-    def _project(self, what):
+    def _project(self, what, llm=None):
         if isinstance(what, (str, Summary)):
-            return self._project_text(what)
+            return self._project_text(what, llm)
         embedding = self.embedding(what)
         return self.aligner.transform_events(
             np.asarray(embedding.vector)[None], feature_names=embedding.feature_names), {}
 
-    def _project_text(self, what):
+    def _project_text(self, what, llm):
         from ..text.encoder import TextEncoder, text_vectors
         from ..text.glossary import understand
 
@@ -389,7 +391,7 @@ class AlignedCatalog:
         _check_encoder(self._encoder, self.aligner)
         meta = {}
         if not isinstance(what, Summary):
-            understood = understand(what, encoder=self._encoder)
+            understood = understand(what, encoder=self._encoder, llm=llm)
             what = Summary(understood.text, understood.slots)
             meta = {"query": text, "understood": understood.note}
         return self.aligner.transform_texts(text_vectors([what], self._encoder)), meta

@@ -150,13 +150,14 @@ class _Maker:
 
     def _block(self, stage, number, size, counts, summaries, thinned, keep, draws):
         from ..datasets import simulate_population
+        from ..datasets.prose import stock_identity
 
         seed = ((self.seed + 1) * 100 + _STAGES.index(stage)) * 1000 + number
         population = simulate_population(size, seed, counts=counts, summaries=summaries)
         name = f"{stage.replace(', ', '-').replace(' ', '-')}-{number}"
         source = f"{seed} {size} {counts} {summaries}"
         # Kept apart, so that another autodecoder need not wait for the texts again.
-        block = self._kept(f"{name}-texts", f"{source} {self.encoder.name}",
+        block = self._kept(f"{name}-texts", f"{source} {self.encoder.name} {stock_identity()}",
                            lambda: self._encode(population, size))
         block |= self._kept(f"{name}-events", f"{source} {thinned} {draws} {self.model_identity}",
                             lambda: self._embed(population, seed, size, thinned, draws))

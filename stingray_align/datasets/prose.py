@@ -7,8 +7,10 @@ class has many names and circumlocutions, and mixes in remarks that tell nothing
 The slots beside the prose hold what the prose says, right or wrong, and nothing else.
 
 The stock lies beside this module in ``phrases/*.json``: a file of shared phrases and one per
-family of classes.  Every list has two parts, ``training`` and ``held_out``, so that wording never
-trained on can be tested.  Phrases may begin with conditions and contain choices and placeholders:
+family of classes.  Descriptions in plain words are those of the glossary that queries are
+understood with (`stingray_align.text.understand`).  Every list has two parts, ``training`` and
+``held_out``, so that wording never trained on can be tested.  Phrases may begin with conditions
+and contain choices and placeholders:
 
 - ``?flaring``, ``?!flaring``: fits only if the flag is set (not set), and *states* it;
 - ``&periodic``, ``&!periodic``, ``&period<100``, ``&shape=red_noise``: fits only if that holds,
@@ -28,6 +30,7 @@ import re
 
 import numpy as np
 
+from ..text.glossary import plain_descriptions
 from ..text.slots import CLASSES, FLAG_SLOTS, NUMBER_SLOTS
 from ..text.summary import WORDS, Summary
 
@@ -36,13 +39,17 @@ __all__ = ["WORDINGS", "class_descriptions", "write_prose"]
 WORDINGS = ("training", "held-out", "all")
 """Parts of the phrase stock that can be asked for."""
 
-STOCK_VERSION = "phrases-1"
+STOCK_VERSION = "phrases-2"
 
 KEV_IN_MEGAKELVIN = 11.6045
 _NAMED = 0.68            # share of summaries that say of what class the source is
 _WRONG_CLASS = 0.035     # of those
 _WRONG_NUMBER = 0.04     # of the numbers
 _WRONG_FLAG = 0.04       # of the summaries: one flag is turned around
+_PLAIN_STYLE = 0.2       # share of summaries that put what the source is in plain words only,
+_PLAIN_SENTENCES = 3     # so many of them
+_PLAIN_FRAMES = ("[In plain words|Put simply|Described without jargon|To a layman|"
+                 "In everyday language|Picture this]")
 _SECTIONS = ("spectrum", "timing", "environment", "open")
 _LONGEST_SUBJECT = 3     # words
 
@@ -134,6 +141,10 @@ def _read_files():
     return {path.name: path.read_text(encoding="utf-8") for path in files}
 
 
+def _in_plain_words(descriptions):
+    return [f"{_PLAIN_FRAMES}: {text}." for text in descriptions]
+
+
 @functools.cache
 def _raw_stock():
     """Shared phrases, classes, and the checksum of all files."""
@@ -141,7 +152,11 @@ def _raw_stock():
     content = {name: json.loads(text) for name, text in texts.items()}
     shared = content.pop("shared.json")
     classes = {name: entry for part in content.values() for name, entry in part.items()}
-    digest = hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:16]
+    plain = plain_descriptions()
+    for name, entry in classes.items():
+        entry["plain"]["training"] = _in_plain_words(plain[name])
+    whole = "".join([*texts.values(), json.dumps(plain)])
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
     return shared, classes, digest
 
 
@@ -172,6 +187,17 @@ def _provenance():
     # No date: the same row and random state must give the same summary on any day.
     return {"kind": "simulated", "model": "phrase stock", "prompt_version": STOCK_VERSION,
             "prompt_hash": _raw_stock()[2], "date": None, "package_version": version}
+
+
+def stock_identity():
+    """What tells one stock of phrases, and the way it is used, from another.
+
+    Returns
+    -------
+    str
+        Version and checksum.
+    """
+    return f"{STOCK_VERSION} {_raw_stock()[2]}"
 
 
 def class_descriptions():
@@ -466,9 +492,16 @@ class _Writer:
     def identify(self):
         """Say what the source is: exactly, loosely, in plain words, wrongly, or not at all.
 
-        Returns False if it was said wrongly: the rest must then not speak of the true class.
+        Returns False if the rest must not speak of the class in technical terms: it was said
+        wrongly, or as someone would who knows none.
         """
         u, shared, view = self.u, self.shared, self.view
+        # the held-out part has too few such sentences
+        if len(self.own["plain"]) > _PLAIN_SENTENCES and u() < _PLAIN_STYLE:
+            self.stated["class"] = view["class"]
+            for _ in range(_PLAIN_SENTENCES):
+                self.add("plain", self.own["plain"])
+            return False
         style = u()
         if style < _NAMED:
             wrong = u() < _WRONG_CLASS

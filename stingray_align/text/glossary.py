@@ -1,4 +1,4 @@
-"""Plain words to catalogue language, without a language model.
+"""Plain words to catalogue language, with or without a language model.
 
 An astronomer asks for "a dead star that flashes every few seconds"; the catalogue speaks of
 magnetars, bursts and periods.  `understand` rewrites the one into the other:
@@ -6,26 +6,35 @@ magnetars, bursts and periods.  `understand` rewrites the one into the other:
 1. numbers with units, yes/no properties and named classes are read with regular expressions,
    minding negation ("without pulsations");
 2. what remains is compared with the descriptions of a bundled glossary of the 28 classes, by
-   shared words and, if an encoder is given, by the similarity of sentence vectors;
+   shared words and, if an encoder is given, by a classifier of sentence vectors;
 3. the result is text in the catalogue's wording plus slots, and says what was understood.
 
-It is a glossary, not a mind: always show the user what it understood.
+It is a glossary, not a mind: always show the user what it understood.  A language model, if one is
+given, does the same through the same call and understands more
+(`stingray_align.text.rewriting`); if it fails, the glossary answers.
 """
 
 import functools
+import hashlib
 import importlib.resources
 import json
 import math
 import re
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from .._files import read_tensors, write_tensors
+from .rewriting import rewrite
 from .slots import CLASSES, FLAG_SLOTS, NUMBER_SLOTS, clean_slots
 from .writers import phrase_slots, significant
 
 __all__ = ["Understood", "understand"]
+
+_VECTORS = Path(__file__).with_name("glossary.safetensors")
+_KIND, _VERSION = "glossary", 1
 
 # Below this probability the class is a guess: it shapes the text, but fills no slot.
 _SURE = 0.5
@@ -69,7 +78,7 @@ class Understood:
         return f"{self.query!r} understood as: {self.note}"
 
 
-def understand(query, *, encoder=None):
+def understand(query, *, encoder=None, llm=None):
     """Rewrite a plain-words query into catalogue language.
 
     Parameters
@@ -78,6 +87,9 @@ def understand(query, *, encoder=None):
         Any words, jargon or not.
     encoder : TextEncoder or None, optional
         Compares the meaning of sentences besides the words they share; better with than without.
+    llm : LocalChat, OpenAIChat or alike, optional
+        Rewrites the query instead of the glossary.  Its answer is checked; if there is none that
+        holds, the glossary is used and a note says so.
 
     Returns
     -------
@@ -104,6 +116,29 @@ def understand(query, *, encoder=None):
     if not query:
         raise ValueError("the query is empty")
     glossary = _glossary()
+    if llm is None:
+        return _by_glossary(query, glossary, encoder)
+    try:
+        return _by_language_model(query, glossary, llm)
+    except Exception as error:  # whatever a backend may raise: the search must go on
+        reason = " ".join(str(error).split()) or type(error).__name__
+        found = _by_glossary(query, glossary, encoder)
+        note = f"read with the glossary, since the language model failed ({reason})"
+        return replace(found, notes=(*found.notes, note))
+
+
+def _by_language_model(query, glossary, llm):
+    catalogue = {name: entry["catalogue"] for name, entry in glossary.classes.items()}
+    text, slots, classes, model = rewrite(query, llm, catalogue)
+    notes = [_SHOWN[name].format(significant(slots[name])) for name in NUMBER_SLOTS
+             if name in slots]
+    notes += [name if slots[name] else f"not {name}" for name in FLAG_SLOTS if name in slots]
+    if classes and max(classes.values()) >= _SURE:
+        slots["class"] = max(classes, key=classes.get)
+    return Understood(query, text, slots, classes, (*notes, f"rewritten by {model}"))
+
+
+def _by_glossary(query, glossary, encoder):
     kept, denied = _split_negations(query)
     numbers, bounds, notes, rest = _numbers(kept)
     flags = _flags(query, glossary)
@@ -138,28 +173,95 @@ class _Glossary:
 
     def __init__(self, data):
         self.classes = {name: data["classes"][name] for name in CLASSES}
+        self.objects = data["objects"]
         self.names = {name: _any_of(entry["names"]) for name, entry in self.classes.items()}
         self.flags = {name: {answer: _any_of(patterns) for answer, patterns in entry.items()}
                       for name, entry in data["flags"].items()}
         self.owner, self.descriptions = [], []
         for i, entry in enumerate(self.classes.values()):
-            for text in (entry["catalogue"], *entry["descriptions"]):
+            for text in (entry["catalogue"], *entry["descriptions"], *entry["plain"]):
                 self.owner.append(i)
                 self.descriptions.append(text)
         self.owner = np.array(self.owner)
-        words = [set(_stems(" ".join([entry["catalogue"], *entry["descriptions"]])))
-                 for entry in self.classes.values()]
+        words = [set(_stems(" ".join(text for i, text in zip(self.owner, self.descriptions)
+                                     if i == own))) for own in range(len(CLASSES))]
         vocabulary = sorted(set().union(*words))
         self.word_index = {word: i for i, word in enumerate(vocabulary)}
         self.has_word = np.array([[word in own for word in vocabulary] for own in words], float)
         # a word that describes few classes tells more than one that describes many
         self.weight = np.log((len(CLASSES) + 1) / self.has_word.sum(0))
-        self._vectors = weakref.WeakKeyDictionary()
+        self._readers = weakref.WeakKeyDictionary()
 
-    def vectors(self, encoder):
-        if encoder not in self._vectors:
-            self._vectors[encoder] = encoder.encode(self.descriptions)
-        return self._vectors[encoder]
+    def reader(self, encoder):
+        """Vectors of the descriptions, and a logistic regression of the class on them."""
+        if encoder not in self._readers:
+            from sklearn.linear_model import LogisticRegression
+
+            vectors = self._bundled_vectors(encoder)
+            if vectors is None:
+                vectors = encoder.encode(self.descriptions)
+            fit = LogisticRegression(C=20, class_weight="balanced", max_iter=1000)
+            self._readers[encoder] = vectors, fit.fit(vectors, self.owner)
+        return self._readers[encoder]
+
+    def _bundled_vectors(self, encoder):
+        """Vectors by the default encoder come with the package: a query need not wait for them."""
+        if not _VECTORS.is_file():
+            return None
+        tensors, about = read_tensors(_VECTORS, kind=_KIND, version=_VERSION)
+        made_of = {"encoder": getattr(encoder, "name", None), "descriptions": self.identity()}
+        return tensors["vectors"].astype(np.float32) if about == made_of else None
+
+    def identity(self):
+        """Checksum of the descriptions."""
+        return hashlib.sha256("\n".join(self.descriptions).encode()).hexdigest()
+
+
+def bundle_vectors(encoder):
+    """Write the vectors of the glossary's descriptions into the package.
+
+    To be called with the default encoder whenever the glossary has changed
+    (``benchmarks/glossary_vectors.py``); until then they are encoded at the first query.
+
+    Parameters
+    ----------
+    encoder : TextEncoder
+    """
+    glossary = _glossary()
+    write_tensors(_VECTORS, {"vectors": encoder.encode(glossary.descriptions).astype(np.float16)},
+                  kind=_KIND, version=_VERSION,
+                  about={"encoder": encoder.name, "descriptions": glossary.identity()})
+
+
+def plain_descriptions():
+    """Descriptions of each class that avoid technical terms.
+
+    Returns
+    -------
+    dict of list of str
+        By class, in the order of `stingray_align.text.slots.CLASSES`; noun phrases and sentences
+        without the full stop.
+    """
+    return {name: list(entry["plain"]) for name, entry in _glossary().classes.items()}
+
+
+@functools.cache
+def class_terms():
+    """What names a class or a kind of object in a text.
+
+    Returns
+    -------
+    re.Pattern
+        Matches names of the 28 classes, their synonyms, and the kinds of objects behind them
+        ("white dwarf"), with the article's noun in singular or plural.
+    """
+    glossary = _glossary()
+    patterns = [re.escape(name) for name in CLASSES]
+    patterns += [p for entry in glossary.classes.values() for p in entry["names"]]
+    patterns += glossary.objects
+    # the longest alternative first: "intermediate polar" before "polar"
+    patterns = sorted(dict.fromkeys(patterns), key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(patterns)})(?:e?s)?\b", re.IGNORECASE)
 
 
 @functools.cache
@@ -175,7 +277,8 @@ def _any_of(patterns):
 _STOP = set("a an and are as at be but by every for from has have in into is it its like of off on "
             "one only or our out over so some than that the their them then there this those to up "
             "very was we which while who whose with without x ray rays xray source object kev "
-            "s not no".split())
+            "s not no also if when where nor yet both each any all most more less much many few "
+            "just nothing something must here how what does do can would should been being".split())
 # words that alone point to no class
 _VAGUE = ("component day days emission energy energies hard hour hours law light low high min "
           "minute minutes photons period power sec second seconds spectral spectrum time times "
@@ -217,16 +320,15 @@ def _class_probabilities(rest, kept, denied, flags, glossary, encoder):
     index = [glossary.word_index[word] for word in set(_stems(rest)) & set(glossary.word_index)]
     weight = glossary.weight[index]
     lexical = glossary.has_word[:, index] @ weight / max(weight.sum(), 3.0)
-    # Weights were set on the first third of the queries the tests hold, where accuracy is flat.
+    # Weights were set by leaving descriptions of the glossary out in turn.
     if encoder is None:
         score = 8.0 * lexical
     else:
-        cosine = glossary.vectors(encoder) @ encoder.encode([rest])[0]
-        nearest = np.array([np.sort(cosine[glossary.owner == i])[::-1][:2].mean()
-                            for i in range(len(CLASSES))])
-        if not index and nearest.max() < 0.3:  # about nothing in the glossary
+        vectors, fit = glossary.reader(encoder)
+        vector = encoder.encode([rest])
+        if not index and (vectors @ vector[0]).max() < 0.3:  # about nothing in the glossary
             return np.zeros(len(CLASSES))
-        score = 4.0 * lexical + 12.0 * nearest
+        score = 4.0 * lexical + fit.predict_log_proba(vector)[0]
     score += 4.0 * named - 20.0 * (excluded & ~named)
     for i, entry in enumerate(glossary.classes.values()):
         implied = entry["slots"]
