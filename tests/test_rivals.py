@@ -10,7 +10,7 @@ from scipy.stats import gamma
 
 import stingray_align as sa
 from stingray_align.evaluate import rivals
-from stingray_align.evaluate.rivals._laplace import (
+from stingray_align.autodecoder.markov import (
     LEVEL, Posterior, fit, matern12, matern32, mean_only)
 from stingray_align.photons import Photons, exposure_in_bins
 

@@ -1,0 +1,294 @@
+r"""A log-Gaussian Cox process for each source, averaged over kernels by their evidence.
+
+The rate is :math:`\exp\eta(t)` with :math:`\eta` a Gaussian process, on cells of the window whose
+expected counts are proportional to their exposure, so that a gap tells nothing. The kernels:
+
+- none, that is a constant rate, with half of the prior probability;
+- Matern-3/2 on nine length scales from 1.5 time bins to the window, four amplitudes each;
+- Matern-1/2 (rough) on five length scales, three amplitudes each;
+- where photons crowd inside the 512 time bins, Matern-3/2 and -1/2 on scales from a fifth of a bin,
+  on 4096 cells;
+- periodic and quasi-periodic: harmonics of a period, with constant or slowly changing amplitudes,
+  alone and, for the best, on top of the best kernel without a period. Periods are those of the
+  highest peaks of the source's own periodogram of 1, 2, 4 and 8 harmonics summed (Buccheri et al.
+  1983, A&A 128, 245). That they were picked from many is paid for in their prior, which is flat in
+  the logarithm of the period.
+
+Each gives a most probable curve and, by Laplace's approximation, an evidence; the estimate is the
+mean of the curves with the evidences as weights.
+
+References
+----------
+Moller, Syversveen & Waagepetersen 1998, Scand. J. Statist. 25, 451 (the process); MacKay 2003,
+*Information Theory, Inference, and Learning Algorithms*, chapter 28 (evidence).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ..photons import BAND_OF_CHANNEL, N_FINE_BINS, N_TIME_BINS
+from .markov import LEVEL, Columns, Fit, Markov, Posterior, fit, matern12, matern32, mean_only
+
+__all__ = ["CoxProcess", "cox_processes"]
+
+_KERNELS = {"Matern-3/2": matern32, "Matern-1/2": matern12}
+#: Kernels on the time bins and on the fine bins: length scales in time bins, and standard
+#: deviations of the log-rate.
+COARSE = (("Matern-3/2", (1.5, 3.0, 6.0, 12.0, 25.0, 50.0, 100.0, 200.0, 512.0),
+           (0.25, 0.5, 1.0, 2.0)),
+          ("Matern-1/2", (3.0, 12.0, 50.0, 200.0, 512.0), (0.35, 0.7, 1.4)))
+FINE = (("Matern-3/2", (0.2, 0.4, 0.8), (0.5, 1.0, 2.0)),
+        ("Matern-1/2", (0.4, 1.5, 6.0), (0.7, 1.4, 2.8)))
+#: Excess of pairs of photons in one fine bin, in standard deviations, from which FINE is tried.
+_CROWDED = 2.5
+#: Numbers of harmonics, numbers of slow changes of their amplitudes, and standard deviations.
+HARMONICS, CHANGES, STRENGTHS = (1, 2, 4, 8), (0, 2), (0.3, 1.0, 2.0)
+#: Steps of the periodogram per independent frequency, and the frequencies (cycles per window).
+_FINER, _LOWEST, _HIGHEST = 8, 1.5, 1600.0
+#: Cycles of the highest harmonic that the time bins can follow.
+_COARSE_CYCLES = 100.0
+#: Logs of the prior probability of no variability, of each other kernel, and of each periodic model
+#: at one cycle per window. A quarter is for periods; it is shared by the independent frequencies f
+#: as 1 / f, and by the models of each.
+_LOG_CONSTANT = np.log(0.5)
+_LOG_KERNEL = np.log(0.5 / sum(len(lengths) * len(deviations)
+                               for _, lengths, deviations in COARSE + FINE))
+_LOG_PERIODIC = np.log(0.25 / np.log(_HIGHEST / _LOWEST)
+                       / (len(HARMONICS) * len(CHANGES) * len(STRENGTHS)))
+#: Excess power over the cost of the prior below which a period is not tried.
+_LEAST_POWER = 1.0
+#: Models this unlikely are left out of the average.
+_NEGLIGIBLE = 0.01
+#: Stronger variability is not tried once the evidence falls and lies this far below the best.
+_HOPELESS = 6.0
+
+
+class _Model(NamedTuple):
+    """One kernel: its name and parameters, its matrices, its prior and the fit."""
+
+    kernel: str
+    length: float        # of the correlation, in time bins
+    deviation: float
+    cycles: float        # per window; 0 without a period
+    harmonics: int
+    process: Markov | None
+    columns: Columns
+    log_prior: float
+    fit: Fit
+
+    @property
+    def n_cells(self):
+        return len(self.fit.log_rate)
+
+    @property
+    def log_posterior(self):
+        return self.log_prior + self.fit.log_evidence
+
+
+class _Data:
+    """Photons of one source in cells, on any grid."""
+
+    def __init__(self, fine_counts, exposed):
+        self.fine_counts = fine_counts
+        self.exposed = exposed.astype(float)
+
+    def counts(self, n_cells):
+        return self.fine_counts.reshape(n_cells, -1).sum(axis=1)
+
+    def expected(self, n_cells):
+        """Photons expected from a constant rate, of which half a photon more is known."""
+        level = np.repeat(self.exposed, n_cells // N_TIME_BINS)
+        return (self.fine_counts.sum() + 0.5) * level / level.sum()
+
+    def fit(self, process, columns, start=None):
+        n_cells = len(columns.matrix)
+        return fit(self.counts(n_cells), self.expected(n_cells), process, columns, start)
+
+    def crowded(self):
+        """Whether more photons share a fine bin than if spread evenly over their time bins."""
+        inside = N_FINE_BINS // N_TIME_BINS
+        pairs = (self.fine_counts * (self.fine_counts - 1)).sum()
+        counts = self.counts(N_TIME_BINS)
+        even = (counts * (counts - 1)).sum() / inside
+        return pairs - even > _CROWDED * np.sqrt(2 * even * (1 - 1 / inside)) > 0
+
+
+class CoxProcess:
+    """A log-Gaussian Cox process fitted to one source, averaged over kernels by their evidence.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (4096,)
+        Photons in the fine cells of the window.
+    exposed : ndarray, shape (512,)
+        Exposed fraction of each time bin.
+    fine : bool
+        Without, it works on the time bins alone.
+
+    Attributes
+    ----------
+    models : list
+        The kernels that are not negligible, each with its fit.
+    chance : ndarray, shape (n_models,)
+        Their probabilities.
+    """
+
+    def __init__(self, counts, exposed, *, fine=True):
+        data = _Data(counts, exposed)
+        models = [_Model("constant", np.inf, 0.0, 0.0, 0, None, mean_only(N_TIME_BINS),
+                         _LOG_CONSTANT, data.fit(None, mean_only(N_TIME_BINS)))]
+        _try_kernels(data, models, COARSE, N_TIME_BINS)
+        if fine and data.crowded():
+            _try_kernels(data, models, FINE, N_FINE_BINS)
+        _try_periods(data, models, fine)
+        log_posterior = np.array([m.log_posterior for m in models])
+        chance = np.exp(log_posterior - logsumexp(log_posterior))
+        kept = np.flatnonzero(chance > _NEGLIGIBLE)
+        self.models = [models[i] for i in kept]
+        self.chance = chance[kept] / chance[kept].sum()
+        self._posteriors = [Posterior(data.expected(m.n_cells), m.process, m.columns,
+                                      m.fit.log_rate) for m in self.models]
+        self._exposed = np.repeat(data.exposed, N_FINE_BINS // N_TIME_BINS)
+
+    @cached_property
+    def shape(self):
+        """Mean rate in the fine cells over its mean over the exposure, shape (4096,)."""
+        return self.chance @ np.array([self._rates(p.log_mean) for p in self._posteriors])
+
+    def _rates(self, log_rates):
+        """Rates over the fine bins in units of their mean, from log-rates on any grid."""
+        rates = np.repeat(np.exp(log_rates), N_FINE_BINS // log_rates.shape[-1], axis=-1)
+        return rates / (rates @ (self._exposed / self._exposed.sum()))[..., None]
+
+    def drawn(self, n, rng):
+        """Draws from the posterior of `shape`, shape (n, 4096)."""
+        parts = [self._rates(posterior.drawn(number, rng)) for posterior, number in
+                 zip(self._posteriors, rng.multinomial(n, self.chance)) if number]
+        return rng.permutation(np.concatenate(parts))
+
+
+def cox_processes(photons, *, fine=True):
+    """Fit each of many sources; photons above 7 keV are mostly background, and left out.
+
+    Parameters
+    ----------
+    photons : Photons
+    fine : bool
+        As in `CoxProcess`.
+
+    Yields
+    ------
+    CoxProcess
+    """
+    photons = photons.select(BAND_OF_CHANNEL[photons.channel] < 3)
+    for i in range(len(photons)):
+        one = photons[i]
+        cell = np.minimum((one.phase * N_FINE_BINS).astype(np.int64), N_FINE_BINS - 1)
+        counts = np.bincount(cell, minlength=N_FINE_BINS).astype(float)
+        yield CoxProcess(counts, one.exposed[0], fine=fine)
+
+
+def _process(name, length, deviation, n_cells):
+    return _KERNELS[name](length * n_cells / N_TIME_BINS, deviation, n_cells)
+
+
+def _try_kernels(data, models, kernels, n_cells):
+    """Add the models without a period to a list that begins with the constant."""
+    level = mean_only(n_cells)
+    constant = models[0].fit
+    if n_cells > N_TIME_BINS:
+        constant = constant._replace(log_rate=np.zeros(n_cells))
+    best = max(m.fit.log_evidence for m in models)
+    for name, lengths, deviations in kernels:
+        for length in lengths:
+            found = constant
+            for deviation in deviations:
+                process = _process(name, length, deviation, n_cells)
+                last, found = found, data.fit(process, level, found.log_rate)
+                models.append(_Model(name, length, deviation, 0.0, 0, process, level, _LOG_KERNEL,
+                                     found))
+                best = max(best, found.log_evidence)
+                if found.log_evidence < min(last.log_evidence, best - _HOPELESS):
+                    break
+
+
+def _try_periods(data, models, fine):
+    """Add the models with a period to a list of those without."""
+    found = []
+    highest = max(m.fit.log_evidence for m in models)
+    for cycles, n_harmonics in _candidates(data):
+        n_cells = N_TIME_BINS if cycles * n_harmonics < _COARSE_CYCLES else N_FINE_BINS
+        if n_cells == N_FINE_BINS and not fine:
+            continue
+        log_prior = _LOG_PERIODIC - np.log(cycles)
+        for changes in CHANGES:
+            matrix, deviation = _waves(cycles, n_harmonics, changes, n_cells)
+            last = None
+            for strength in STRENGTHS:
+                columns = Columns(matrix, np.append(LEVEL, strength * deviation) ** -2)
+                one = data.fit(None, columns, last and last.log_rate)
+                found.append(_Model("quasi-periodic" if changes else "periodic", np.inf, strength,
+                                    cycles, n_harmonics, None, columns, log_prior, one))
+                if last and one.log_evidence < min(last.log_evidence, highest - _HOPELESS):
+                    break
+                last = one
+    if found:
+        best = max(found, key=lambda m: m.log_posterior)
+        other = max(models[1:], key=lambda m: m.log_posterior)
+        if best.n_cells >= other.n_cells:
+            process = _process(other.kernel, other.length, other.deviation, best.n_cells)
+            one = data.fit(process, best.columns, best.fit.log_rate)
+            found.append(best._replace(kernel=f"{best.kernel} + {other.kernel}",
+                                       length=other.length, process=process, fit=one))
+    models += found
+
+
+def _candidates(data):
+    """Frequencies (cycles per window) and numbers of harmonics with the greatest power."""
+    expected = data.expected(N_FINE_BINS)
+    power = np.fft.rfft(data.fine_counts - expected, N_FINE_BINS * _FINER)
+    power = (power.real ** 2 + power.imag ** 2) / expected.sum()
+    index = np.arange(int(_LOWEST * _FINER), int(_HIGHEST * _FINER))
+    excess = _LOG_PERIODIC - np.log(index / _FINER)
+    found = []
+    for k in range(1, max(HARMONICS) + 1):
+        inside = np.searchsorted(k * index, len(power))
+        excess[:inside] += power[k * index[:inside]] - 1  # noise alone has a mean power of one
+        if k in HARMONICS:
+            left = excess.copy()
+            left[[0, -1]] = -np.inf
+            for _ in range(2):
+                top = np.argmax(left)
+                if left[top] < _LEAST_POWER:
+                    break
+                below, peak, above = excess[top - 1:top + 2]
+                bend = below - 2 * peak + above  # the peak of the parabola through three points
+                off = np.clip((below - above) / (2 * bend), -0.5, 0.5) if bend < 0 else 0.0
+                found.append(((index[top] + off) / _FINER, k))
+                left[max(0, top - _FINER):top + _FINER + 1] = -np.inf
+    return found
+
+
+def _waves(cycles, n_harmonics, changes, n_cells):
+    """Level and harmonics of a period, each times slow cosines that let its amplitude change.
+
+    Returns the columns (n_cells, 1 + m) and the relative deviations (m,) of their coefficients.
+    """
+    time = (np.arange(n_cells) + 0.5) / n_cells
+    order = np.arange(1, n_harmonics + 1)
+    order = order[order * cycles < n_cells / 2]
+    angle = 2 * np.pi * cycles * time[:, None] * order
+    waves = np.stack([np.cos(angle), np.sin(angle)], axis=2)
+    slow = np.stack([np.cos(np.pi * j * time) * (np.sqrt(2) if j else 1)
+                     for j in range(changes + 1)], axis=1)
+    matrix = (waves[:, :, :, None] * slow[:, None, None, :]).reshape(n_cells, -1)
+    # a cell averages over part of a cycle; sharp profiles need more of the high harmonics
+    steepness = 1.0 if n_harmonics < 8 else 0.7
+    height = order ** -steepness * np.sinc(order * cycles / n_cells)
+    deviation = np.repeat(height, 2)[:, None] * np.exp(-0.25 * np.arange(changes + 1) ** 2)
+    return np.hstack([np.ones((n_cells, 1)), matrix]), deviation.ravel()
