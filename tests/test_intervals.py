@@ -41,9 +41,10 @@ def fitted(n_latent=6, seed=0):
     model.networks_ = model._build().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for head in ("log_rate_intervals", "scalars", "correction"):
-            weight = getattr(model.networks_["refinement"], head).weight
-            weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+        for part, head, size in (("experts", "intervals", 0.1), ("refinement", "scalars", 0.3),
+                                 ("refinement", "correction", 0.3)):
+            weight = getattr(model.networks_[part], head).weight
+            weight.copy_(size * torch.randn(weight.shape, generator=generator))
     return model
 
 

@@ -34,7 +34,10 @@ from scipy.special import logsumexp
 from ..photons import BAND_OF_CHANNEL, N_FINE_BINS, N_TIME_BINS
 from .markov import LEVEL, Columns, Fit, Markov, Posterior, fit, matern12, matern32, mean_only
 
-__all__ = ["CoxProcess", "cox_processes"]
+__all__ = ["CoxProcess", "N_SUMMARY", "cox_processes"]
+
+#: Entries of `CoxProcess.summary`.
+N_SUMMARY = 10
 
 _KERNELS = {"Matern-3/2": matern32, "Matern-1/2": matern12}
 #: Kernels on the time bins and on the fine bins: length scales in time bins, and standard
@@ -61,9 +64,9 @@ _LOG_KERNEL = np.log(0.5 / sum(len(lengths) * len(deviations)
 _LOG_PERIODIC = np.log(0.25 / np.log(_HIGHEST / _LOWEST)
                        / (len(HARMONICS) * len(CHANGES) * len(STRENGTHS)))
 #: Excess power over the cost of the prior below which a period is not tried.
-_LEAST_POWER = 1.0
+_LEAST_POWER = 3.0
 #: Models this unlikely are left out of the average.
-_NEGLIGIBLE = 0.01
+_NEGLIGIBLE = 0.02
 #: Stronger variability is not tried once the evidence falls and lies this far below the best.
 _HOPELESS = 6.0
 
@@ -139,37 +142,98 @@ class CoxProcess:
     """
 
     def __init__(self, counts, exposed, *, fine=True):
-        data = _Data(counts, exposed)
+        self._data = data = _Data(counts, exposed)
         models = [_Model("constant", np.inf, 0.0, 0.0, 0, None, mean_only(N_TIME_BINS),
                          _LOG_CONSTANT, data.fit(None, mean_only(N_TIME_BINS)))]
         _try_kernels(data, models, COARSE, N_TIME_BINS)
         if fine and data.crowded():
             _try_kernels(data, models, FINE, N_FINE_BINS)
         _try_periods(data, models, fine)
-        log_posterior = np.array([m.log_posterior for m in models])
-        chance = np.exp(log_posterior - logsumexp(log_posterior))
-        kept = np.flatnonzero(chance > _NEGLIGIBLE)
+        self._tried, self._posteriors = models, {}
+        self._log_posterior = np.array([m.log_posterior for m in models])
+        kept, self.chance = self._likely(np.ones(len(models), bool))
         self.models = [models[i] for i in kept]
-        self.chance = chance[kept] / chance[kept].sum()
-        self._posteriors = [Posterior(data.expected(m.n_cells), m.process, m.columns,
-                                      m.fit.log_rate) for m in self.models]
         self._exposed = np.repeat(data.exposed, N_FINE_BINS // N_TIME_BINS)
+
+    def _likely(self, among):
+        """Numbers and probabilities of those of some models that are not negligible."""
+        chance = np.exp(self._log_posterior - logsumexp(self._log_posterior[among])) * among
+        kept = np.flatnonzero(chance > _NEGLIGIBLE)
+        return kept, chance[kept] / chance[kept].sum()
+
+    def _posterior(self, number):
+        if number not in self._posteriors:
+            m = self._tried[number]
+            self._posteriors[number] = Posterior(self._data.expected(m.n_cells), m.process,
+                                                 m.columns, m.fit.log_rate)
+        return self._posteriors[number]
+
+    def _mean(self, among):
+        kept, chance = self._likely(among)
+        return chance @ np.array([self._rates(self._posterior(i).log_mean) for i in kept])
+
+    def _rates(self, log_rates):
+        """Rates over the fine bins in units of their mean, from log-rates on any grid."""
+        rates = _on_fine(np.exp(log_rates))
+        return rates / (rates @ (self._exposed / self._exposed.sum()))[..., None]
 
     @cached_property
     def shape(self):
         """Mean rate in the fine cells over its mean over the exposure, shape (4096,)."""
-        return self.chance @ np.array([self._rates(p.log_mean) for p in self._posteriors])
+        return self._mean(np.ones(len(self._tried), bool))
 
-    def _rates(self, log_rates):
-        """Rates over the fine bins in units of their mean, from log-rates on any grid."""
-        rates = np.repeat(np.exp(log_rates), N_FINE_BINS // log_rates.shape[-1], axis=-1)
-        return rates / (rates @ (self._exposed / self._exposed.sum()))[..., None]
+    @cached_property
+    def aperiodic(self):
+        """The same of the models without a period alone."""
+        return self._mean(np.array([m.cycles == 0 for m in self._tried]))
+
+    @property
+    def deviation(self):
+        """Standard deviation of the log-rate in the time bins, shape (512,)."""
+        posteriors = [self._posterior(i) for i in self._likely(np.ones(len(self._tried), bool))[0]]
+        centre, log_mean = (np.array([_on_fine(getattr(p, name)) for p in posteriors])
+                            for name in ("centre", "log_mean"))
+        scatter = (centre - self.chance @ centre) ** 2
+        total = np.sqrt(self.chance @ (2 * (log_mean - centre) + scatter))
+        return total.reshape(N_TIME_BINS, -1).mean(axis=1)
+
+    @property
+    def summary(self):
+        """What the evidence says of the kind of variability, shape (`N_SUMMARY`,).
+
+        Log-odds of no variability, of kernels on the time bins, of those on the fine bins and of
+        periods; mean log of the length (bins) and mean deviation of those without a period;
+        excess of the best log-evidence (with prior) of kernels on the time bins, of those on the
+        fine bins, and of periods; cycles of the most probable period, as a logarithm.
+        """
+        models, log_posterior = self._tried, self._log_posterior
+        periodic = np.array([m.cycles > 0 for m in models])
+        on_fine = np.array([m.n_cells == N_FINE_BINS for m in models]) & ~periodic
+        constant = np.arange(len(models)) == 0
+        kinds = constant, ~(constant | on_fine | periodic), on_fine, periodic
+        chance = np.exp(log_posterior - logsumexp(log_posterior))
+        of_kind = np.clip([chance[kind].sum() for kind in kinds], 1e-3, 1 - 1e-3)
+        best = [log_posterior[kind].max(initial=-1e3) for kind in kinds]
+        excess = np.array([best[1] - best[0], best[2] - best[0], best[3] - max(best[:3])])
+        weight = np.where(periodic, 0, chance) + 1e-9 * constant
+        weight /= weight.sum()
+        length = np.log([min(m.length, N_TIME_BINS) for m in models])
+        cycles = max(models, key=lambda m: (m.cycles > 0, m.log_posterior)).cycles
+        return np.concatenate([
+            np.log(of_kind / (1 - of_kind)),
+            [weight @ length, weight @ [m.deviation for m in models]],
+            np.arcsinh(np.maximum(excess, -10)), [np.log1p(cycles)]])
 
     def drawn(self, n, rng):
         """Draws from the posterior of `shape`, shape (n, 4096)."""
-        parts = [self._rates(posterior.drawn(number, rng)) for posterior, number in
-                 zip(self._posteriors, rng.multinomial(n, self.chance)) if number]
+        kept, _ = self._likely(np.ones(len(self._tried), bool))
+        parts = [self._rates(self._posterior(i).drawn(number, rng)) for i, number in
+                 zip(kept, rng.multinomial(n, self.chance)) if number]
         return rng.permutation(np.concatenate(parts))
+
+
+def _on_fine(curve):
+    return np.repeat(curve, N_FINE_BINS // curve.shape[-1], axis=-1)
 
 
 def cox_processes(photons, *, fine=True):
@@ -226,7 +290,10 @@ def _try_periods(data, models, fine):
         if n_cells == N_FINE_BINS and not fine:
             continue
         log_prior = _LOG_PERIODIC - np.log(cycles)
+        hopeful = -np.inf
         for changes in CHANGES:
+            if changes and hopeful < highest - _HOPELESS:
+                break
             matrix, deviation = _waves(cycles, n_harmonics, changes, n_cells)
             last = None
             for strength in STRENGTHS:
@@ -234,6 +301,7 @@ def _try_periods(data, models, fine):
                 one = data.fit(None, columns, last and last.log_rate)
                 found.append(_Model("quasi-periodic" if changes else "periodic", np.inf, strength,
                                     cycles, n_harmonics, None, columns, log_prior, one))
+                hopeful = max(hopeful, one.log_evidence)
                 if last and one.log_evidence < min(last.log_evidence, highest - _HOPELESS):
                     break
                 last = one

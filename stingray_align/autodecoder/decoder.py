@@ -65,6 +65,18 @@ class Shape:
         moved.log_energy = self.log_energy
         return moved
 
+    def coloured(self, always, in_time):
+        """The same rate with something added to the log spectrum, before it is normalised.
+
+        Parameters
+        ----------
+        always : Tensor, shape (n, 1, 20)
+        in_time : Tensor, shape (n, 128, 20)
+        """
+        coloured = Shape(self.g, self.s + always[:, 0], self.u, self.v)
+        coloured.log_energy = torch.log_softmax(self.log_energy + always + in_time, dim=2)
+        return coloured
+
     def log_time(self, exposed):
         """Log share of the source's photons in each time bin, shape (n, 512)."""
         return torch.log_softmax(self.g + torch.log(exposed), dim=1)

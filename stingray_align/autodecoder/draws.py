@@ -29,6 +29,7 @@ _SCORES = torch.linspace(-3.2, 3.2, 33)
 MORE_PHOTONS = 10.0
 #: Draws behind quantiles of the rate.
 _N_SAMPLES = 256
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 def _table(raw):
@@ -101,9 +102,9 @@ def quantiles(inferred, refined, levels):
     probabilities = torch.as_tensor(levels, dtype=torch.float32)
     seen = batch.n_photons.double().numpy() + 0.5
     mean = gamma.ppf(levels, seen[:, None]) / batch.exposure.double().numpy()[:, None]
-    # Draws of the shape in order and of the amplitude in a fixed random order: nearly exact.
-    rng = np.random.default_rng(0)
-    amplitude = gamma.ppf(rng.permutation(_mid_ranks(_N_SAMPLES).numpy()), seen[:, None])
+    # Draws of the shape in order, and of the amplitude in steps of the golden ratio: so the pairs
+    # fill the plane evenly.
+    amplitude = gamma.ppf(_GOLDEN * (np.arange(_N_SAMPLES) + 0.5) % 1, seen[:, None])
     scores = torch.special.ndtri(_mid_ranks(_N_SAMPLES))
     table = _table(refined.log_rate_intervals)
     drawn = _at_scores(table, scores.expand(*table.shape[:2], -1))

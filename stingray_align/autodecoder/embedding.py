@@ -127,7 +127,7 @@ def draw_vectors(photons, n_draws, model=None, *, seed=0):
         for first in range(0, len(photons), CHUNK):
             rows = slice(first, first + CHUNK)
             inferred = model.infer(photons[rows])
-            posterior = model.posterior(inferred, model.refine(inferred))
+            posterior = model.posterior(inferred, model.encode(inferred))
             seen = inferred.batch.n_photons.numpy() + 0.5
             for k in range(n_draws):
                 # Around the first guess, as the vector is: only the deviation is drawn.
@@ -235,13 +235,12 @@ class Embedding(RateEstimate):
     @cached_property
     def _fine(self):
         """Rate in each fine cell over that of its time bin, shape (4096,)."""
-        with one_thread():
-            return torch.exp(self.model.fine(self._inferred, self._refined))[0].double().numpy()
+        return torch.exp(self._refined.fine)[0].double().numpy()
 
     @cached_property
     def _posterior(self):
         with one_thread():
-            return self.model.posterior(self._inferred, self._refined)
+            return self.model.posterior(self._inferred, self.model.encode(self._inferred))
 
     # -- the posterior -------------------------------------------------------------------------
 

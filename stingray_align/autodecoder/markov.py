@@ -28,8 +28,8 @@ __all__ = ["LEVEL", "Columns", "Fit", "Markov", "Posterior", "fit", "matern12", 
 #: Standard deviation of the log of the level that a process varies about.
 LEVEL = 2.0
 #: Largest change of a log-rate in one Newton step, and change at which the steps stop: the
-#: evidence is then right to 1e-4.
-_STRIDE, _TOLERANCE, _MOST_STEPS = 2.0, 1e-4, 30
+#: evidence is then right to 1e-2.
+_STRIDE, _TOLERANCE, _MOST_STEPS = 2.0, 1e-2, 30
 
 
 class Markov(NamedTuple):

@@ -17,16 +17,16 @@ from .batch import COLOUR_BIN, Batch, make_batch
 from .decoder import Decoder, Shape
 from .descriptors import N_DESCRIPTORS, descriptors
 from .draws import drawn_log_rates, quantiles
+from .experts import Experts, gather_evidence, split
 from .inference import FirstPass, LocalMixture, Smoothed, smoothed
 from .pulsations import pulsations
 from .refinement import SUB, Refined, Refinement, Spread
-from .residual import corrected_rate, scaled_fine
-from .spectrum import corrected_spectrum
+from .spectrum import spectrum_with_rate
 
 __all__ = ["CHUNK", "Inferred", "PoissonAutodecoder", "cell_rates", "one_thread"]
 
 #: Raised whenever the networks or their inputs change meaning.
-VERSION = 2
+VERSION = 3
 
 #: Sources worked on at once: the weights are read once for all, and the rest fits into the cache.
 CHUNK = 256
@@ -89,8 +89,8 @@ class PoissonAutodecoder:
         latent is optimised, as in the original autodecoder (`stingray_align.autodecoder.latents`).
     n_steps, n_refinement_steps, n_posterior_steps : int
         Optimiser steps for decoder and first pass (and a tenth as many for its mixture of curves);
-        for the refinement; for the intervals, and again for the covariance of the latent. Without
-        encoder there are only the first.
+        for the refinement; for the intervals, again for the covariance of the latent, and twice
+        as many for the weights of the experts. Without encoder there are only the first.
     batch_size : int
         Sources per step.
     learning_rate : float
@@ -104,8 +104,8 @@ class PoissonAutodecoder:
     Attributes
     ----------
     networks_ : torch.nn.ModuleDict
-        ``decoder`` and, with an encoder, ``first_pass``, ``mixture``, ``refinement`` and
-        ``spread``; present after `fit` or `load`.
+        ``decoder`` and, with an encoder, ``first_pass``, ``mixture``, ``refinement``,
+        ``spread`` and ``experts``; present after `fit` or `load`.
     curve_ : list of dict
         Steps, training loss and gain on held-out sources, as printed during `fit`.
     training_ : dict
@@ -160,6 +160,7 @@ class PoissonAutodecoder:
                 networks["mixture"] = LocalMixture(self.n_hidden)
                 networks["refinement"] = Refinement(self.n_latent, self.n_hidden)
                 networks["spread"] = Spread(self.n_latent, self.n_hidden, self.n_rank)
+                networks["experts"] = Experts(self.n_hidden)
             return networks
 
     # -- training, saving, loading -----------------------------------------------------------
@@ -279,8 +280,26 @@ class PoissonAutodecoder:
                                     start=torch.zeros(self.n_latent))
 
     @torch.inference_mode()
+    def encode(self, inferred):
+        """Refined latent, see `stingray_align.autodecoder.refinement`.
+
+        Parameters
+        ----------
+        inferred : Inferred
+
+        Returns
+        -------
+        Refined
+            Its rate is that of the networks alone.
+        """
+        if not self.encoder:
+            return Refined(inferred.latent, inferred.hidden, inferred.shape, inferred.shape)
+        return self.networks_["refinement"](inferred.batch, inferred.curves, inferred.latent,
+                                            inferred.hidden, self.networks_["decoder"])
+
+    @torch.inference_mode()
     def refine(self, inferred):
-        """Refined latent, rate and intervals, see `stingray_align.autodecoder.refinement`.
+        """Refined latent, rate and intervals, see `stingray_align.autodecoder.experts`.
 
         Parameters
         ----------
@@ -290,25 +309,15 @@ class PoissonAutodecoder:
         -------
         Refined
         """
+        batch, refined = inferred.batch, self.encode(inferred)
         if not self.encoder:
-            return Refined(inferred.latent, inferred.hidden, inferred.shape, inferred.shape)
-        refined = self.networks_["refinement"](inferred.batch, inferred.curves, inferred.latent,
-                                               inferred.hidden, self.networks_["decoder"])
-        shape = corrected_spectrum(refined.shape, inferred.batch)
-        return refined._replace(shape=corrected_rate(shape, inferred.batch))
-
-    @torch.inference_mode()
-    def fine(self, inferred, refined):
-        """Log of the rate in each fine cell over that of its time bin, Tensor (n, 4096).
-
-        Bursts inside a bin, and pulsations (`stingray_align.autodecoder.pulsations`).
-        """
-        batch = inferred.batch
-        fine = torch.zeros(len(refined.latent), N_FINE_BINS)
-        if self.encoder:
-            fine = self.networks_["refinement"].fine(batch, refined.shape)
-            fine = scaled_fine(fine, refined.shape, batch)
-        return fine + torch.log(pulsations(batch, refined.shape, fine))
+            even = torch.zeros(len(refined.latent), N_FINE_BINS)
+            return refined._replace(fine=torch.log(pulsations(batch, refined.shape, even)))
+        shape, evidence = gather_evidence(inferred, refined, self.networks_["refinement"])
+        log_rate, intervals = self.networks_["experts"](evidence)
+        shape, fine = split(log_rate, shape, batch)
+        return refined._replace(shape=spectrum_with_rate(shape, fine, batch), fine=fine,
+                                log_rate_intervals=intervals)
 
     @torch.inference_mode()
     def posterior(self, inferred, refined):
@@ -372,7 +381,7 @@ class PoissonAutodecoder:
         for rows, inferred in self._chunks(photons):
             refined = self.refine(inferred)
             in_bins = _in_bands(cell_rates(inferred.batch, refined.shape))
-            fine = torch.exp(self.fine(inferred, refined)).numpy()
+            fine = torch.exp(refined.fine).numpy()
             rates[rows] = np.repeat(in_bins, SUB, axis=1) * fine[:, :, None]
         return rates
 

@@ -12,6 +12,8 @@
    shorter than a bin.
 4. The same network says how far the true rate may lie from this one (see
    `stingray_align.autodecoder.intervals`), and a last one gives the posterior of the latent.
+
+The rate that comes out is one of those which `stingray_align.autodecoder.experts` weighs.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from .inference import (HARD_FROM, KERNELS, N_RUNS, RUN, SOFT_BELOW, compress, m
 from .intervals import N_COMPONENTS
 from .likelihood import log_density, total_log_rate
 
-__all__ = ["Posterior", "Refined", "Refinement", "SUB", "Spread"]
+__all__ = ["Block", "Posterior", "Refined", "Refinement", "SUB", "Spread"]
 
 #: Fine cells per time bin.
 SUB = N_FINE_BINS // N_TIME_BINS
@@ -70,11 +72,14 @@ class Refined(NamedTuple):
     hidden : Tensor, shape (n, n_hidden)
         What the networks remember of the photons, for the posterior.
     decoded, shape : `~stingray_align.autodecoder.decoder.Shape`
-        What the refined latent decodes to, and the shape of the rate after the mixture.
+        What the refined latent decodes to, and the shape of the rate.
     log_rate_intervals : Tensor, shape (n, 128, 9), or None
         Raw mixtures of the log of the true over this rate, see `intervals`; None without encoder.
     hardness, variability : Tensor, shape (n, 9), or None
         Raw mixtures.
+    fine : Tensor, shape (n, 4096), or None
+        Log of the rate in each fine cell over that of its time bin; None before the experts are
+        weighed.
     """
 
     latent: torch.Tensor
@@ -84,9 +89,10 @@ class Refined(NamedTuple):
     log_rate_intervals: torch.Tensor | None = None
     hardness: torch.Tensor | None = None
     variability: torch.Tensor | None = None
+    fine: torch.Tensor | None = None
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Residual block of a dilated convolution along the window."""
 
     def __init__(self, width, dilation):
@@ -164,7 +170,7 @@ class Refinement(nn.Module):
         n_local = 2 * len(KERNELS) + FOLDS + 4 * RUN + 2
         self.local = nn.Conv1d(n_local, width, 1)
         self.whole = nn.Linear(n_step + len(KERNELS) + 4, width)
-        self.blocks = nn.ModuleList(_Block(width, dilation) for dilation in (1, 2, 4, 8))
+        self.blocks = nn.ModuleList(Block(width, dilation) for dilation in (1, 2, 4, 8))
         self.spread_out = nn.Linear(2 * width, width)
         nn.init.zeros_(self.spread_out.weight)
         self.weights = nn.Conv1d(width, N_CURVES + 1, 1)

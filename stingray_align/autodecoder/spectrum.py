@@ -14,11 +14,17 @@ from __future__ import annotations
 
 import torch
 
-from .batch import COLOUR_BIN
+from ..photons import BAND_OF_CHANNEL, N_FINE_BINS, N_TIME_BINS
+from .batch import COLOUR_BIN, N_COLOUR_BINS
 from .decoder import Shape
+from .likelihood import total_log_rate
 
-__all__ = ["corrected_spectrum"]
+__all__ = ["corrected_spectrum", "spectrum_with_rate"]
 
+#: Prior widths of the mean log-shares of the bands, and of their change per unit of log-rate.
+LEVEL, SLOPE = 0.1, 0.15
+#: Largest log of the rate over its mean with which a spectrum changes.
+_REACH = 4.0
 #: Concentrations, in photons; the last one leaves the decoded spectrum as it is.
 CONCENTRATIONS = torch.logspace(1.5, 5.5, 9)
 
@@ -52,3 +58,56 @@ def corrected_spectrum(shape, batch):
     share = ((counted[:, None] + prior) / (total[:, :, None] + kappa) * weight[:, :, None])
     change = torch.log(share.sum(dim=1) / decoded.clamp(min=1e-6))
     return Shape(shape.g, shape.s + change, shape.u, shape.v)
+
+
+def spectrum_with_rate(shape, fine, batch):
+    """Shape whose spectrum changes with its rate, as far as the photons ask for it.
+
+    Flares are harder and eclipses softer than the rest, or the other way round, and short ones are
+    gone before a latent can tell. Shares of the bands change in proportion to
+    :math:`\\exp(a_b + v_b x)`, with :math:`x` the log-rate at the photons, and :math:`a_b` and
+    :math:`v_b` are found by Newton's method under a Gaussian prior.
+
+    Parameters
+    ----------
+    shape : Shape
+    fine : Tensor, shape (n, 4096)
+        Log of the rate in each fine cell over that of its time bin.
+    batch : Batch
+
+    Returns
+    -------
+    Shape
+    """
+    n = len(fine)
+    in_bins = total_log_rate(shape, batch)
+    rate = torch.exp(in_bins.repeat_interleave(N_FINE_BINS // N_TIME_BINS, dim=1) + fine)
+    rate = rate.reshape(n, N_COLOUR_BINS, -1)
+    # Most photons of a stretch are there where its rate is highest.
+    x = torch.log(rate.square().sum(dim=2) / rate.sum(dim=2))
+    seen = batch.colours.sum(dim=2)
+    x = x - (x * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
+    x = x.clamp(-_REACH, _REACH)
+
+    band = torch.as_tensor(BAND_OF_CHANNEL).long()
+    in_bands = torch.nn.functional.one_hot(band).float()
+    of_source = torch.exp(shape.log_energy)
+    fraction = batch.background_fraction[:, None, None]
+    source = (1 - fraction) * of_source * rate.mean(dim=2)[:, :, None]
+    # Photons count by their probability to come from the source.
+    counted = batch.colours * source / (source + fraction * batch.background[:, None])
+    counted, decoded = counted @ in_bands, torch.log(of_source @ in_bands)
+    total = counted.sum(dim=2, keepdim=True)
+    terms = torch.stack([torch.ones_like(x), x], dim=2)
+    precision = torch.tensor([LEVEL, SLOPE]).repeat_interleave(decoded.shape[2]) ** -2
+    found = torch.zeros(n, 2, decoded.shape[2])
+    for _ in range(4):
+        share = torch.softmax(decoded + terms @ found, dim=2)
+        gradient = (terms.transpose(1, 2) @ (counted - total * share)).flatten(1)
+        spread = total[..., None] * (torch.diag_embed(share)
+                                     - share[:, :, :, None] * share[:, :, None])
+        information = torch.einsum("nci,ncj,ncab->niajb", terms, terms, spread)
+        information = information.reshape(n, len(precision), -1) + torch.diag(precision)
+        step = torch.linalg.solve(information, gradient - precision * found.flatten(1))
+        found = found + step.reshape(found.shape).clamp(-1, 1)
+    return shape.coloured(found[:, :1, band], x[:, :, None] * found[:, 1:, band])

@@ -10,9 +10,10 @@ is no truth: then the photons not shown are scored. A Poisson process split at r
 independent Poisson processes with the same rate shape, so neither way can the networks gain by
 copying noise, and no smoothness penalty is needed.
 
-Training has five phases, each with the networks of those before it fixed: decoder and first pass;
+Training has six phases, each with the networks of those before it fixed: decoder and first pass;
 the mixture of curves in the first pass; the refinement (`stingray_align.autodecoder.refinement`);
-its intervals; the covariance of the latent.
+its intervals; the covariance of the latent; the weights of the experts
+(`stingray_align.autodecoder.experts`), on sources that were prepared for it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import math
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import torch
@@ -39,6 +42,7 @@ from .inference import smoothed
 from .intervals import HARDNESS, mixture_loss
 from .latents import _team, _under, _write_curve
 from .likelihood import expected_log_likelihood, log_likelihood, total_log_rate
+from .prepared import CHUNK, Prepared, examples, experts_loss
 from .pulsations import pulsations
 from .refinement import SUB
 
@@ -49,6 +53,8 @@ EVERY = 500  # steps between lines of the training curve, and between checkpoint
 EMA = 0.999
 DESCRIPTOR_WEIGHT = 0.1
 INTERVAL_WEIGHT = 0.1
+#: Sources that are prepared per step of the experts' training: each is drawn some fifteen times.
+SOURCES_PER_STEP = 4
 #: Beginnings of the names of the parameters that intervals and sub-bins are made of.
 INTERVALS = ("refinement.sub_bins", "refinement.log_rate_intervals", "refinement.known",
              "refinement.scalars")
@@ -71,6 +77,10 @@ class EventSet:
         """Photons of ``size`` sources, and no truth."""
         chosen = rng.choice(len(self.photons), min(size, len(self.photons)), replace=False)
         return self.photons[chosen], None
+
+    def prepared(self, number, size, rng):
+        """The same, to prepare evidence for."""
+        return self.draw(0, size, rng)
 
 
 class Simulated:
@@ -109,6 +119,11 @@ class Simulated:
             photons.append(of_chunk[0][rows])
             truth.append(of_chunk[1][rows])
         return Photons.concatenate(photons), Truth.concatenate(truth)
+
+    def prepared(self, number, size, rng):
+        """Sources that no network has seen, to prepare evidence for, and their truth."""
+        photons, truth = simulate_with_truth(self.stream.seed, 10**6 + 1 + number)
+        return photons[:size], truth[np.arange(min(size, len(photons)))]
 
 
 def augment(photons, truth, rng):
@@ -434,6 +449,23 @@ def redraw(networks, photons, rng):
         log_relative_rate=np.take_along_axis(log_rate, at[:, :, None] // SUB, axis=2)[:, :, 0])
 
 
+def prepare(model, source, number, size):
+    """Examples for the weights of the experts, from one chunk of sources."""
+    rng = np.random.default_rng([model.seed, 3, number])
+    photons, truth = with_gaps(*augment(*source.prepared(number, size, rng), rng), rng)
+    shown, others = show(photons, rng, tiny=0.15, everything=0.2 if truth is not None else 0.0)
+    made = examples(model, shown, others, truth)
+    if truth is not None:
+        return made
+    # The curves learn from the photons not shown, the intervals from what is known to be true.
+    photons, truth = redraw(model.networks_, photons, rng)
+    shown, others = show(photons, rng, tiny=0.15, everything=0.0)
+    known = examples(model, shown, others, truth)
+    known["weight"] *= 0
+    known["others"] *= 0
+    return {name: np.concatenate([made[name], known[name]]) for name in made}
+
+
 # ---- the loop ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Phase:
@@ -441,7 +473,8 @@ class Phase:
 
     ``trained`` are beginnings of the parameters' names.
     ``predict(networks, batch)`` gives the rate that the training curve scores. ``gaps`` says
-    whether more gaps are made: what works bin by bin has to know them all.
+    whether more gaps are made: what works bin by bin has to know them all. Without ``loss``, the
+    phase learns from `Prepared` sources.
     """
 
     name: str
@@ -493,9 +526,11 @@ def fit_model(model, sources, checkpoint, progress, device):
         Phase("intervals", INTERVALS, intervals_loss, _refined_shape, model.n_posterior_steps,
               model.batch_size // 2),
         Phase("posterior", ("spread",), posterior_loss, _refined_shape,
-              model.n_posterior_steps, model.batch_size // 2))
+              model.n_posterior_steps, model.batch_size // 2),
+        Phase("experts", ("experts",), None, None, 2 * model.n_posterior_steps,
+              model.batch_size // 2))
     with _team(device), one_thread():
-        run = _Run(model, source, phases, checkpoint, device)
+        run = _Run(model, source, phases, checkpoint, device, progress and _rank() == 0)
         with tqdm(total=run.total, initial=run.step, desc="training",
                   disable=not progress or _rank() > 0) as bar:
             while run.step < run.total:
@@ -506,6 +541,7 @@ def fit_model(model, sources, checkpoint, progress, device):
                     run.write()
         if checkpoint is not None and _rank() == 0:
             Path(checkpoint).unlink(missing_ok=True)
+            rmtree(_prepared_directory(checkpoint), ignore_errors=True)
     run.networks.load_state_dict(run.average)
     model.networks_ = run.networks.cpu().eval()
     model.curve_, model.training_ = run.curve, source.about
@@ -514,7 +550,8 @@ def fit_model(model, sources, checkpoint, progress, device):
 class _Run:
     """State of one training: weights, their average, the optimiser, the step."""
 
-    def __init__(self, model, source, phases, checkpoint, device):
+    def __init__(self, model, source, phases, checkpoint, device, progress):
+        self.progress = progress
         self.model, self.networks, self.source = model, model._build().to(device), source
         self.phases, self.checkpoint, self.device = phases, checkpoint, device
         self.ends = np.cumsum([phase.n_steps for phase in phases]).tolist()
@@ -530,6 +567,21 @@ class _Run:
     def phase(self):
         number = sum(self.step >= end for end in self.ends)
         return self.phases[min(number, len(self.phases) - 1)]
+
+    @cached_property
+    def prepared(self):
+        """Sources for the weights of the experts; each process has its own."""
+        n_sources = SOURCES_PER_STEP * self.phases[-1].n_steps // _world_size()
+        directory = None
+        if self.checkpoint is not None:
+            directory = _prepared_directory(self.checkpoint) / str(_rank())
+
+        def make(model, number):
+            with self.device:
+                return prepare(model, self.source, number * _world_size() + _rank(),
+                               min(CHUNK, max(n_sources, 2)))
+
+        return Prepared(self.model, self.networks, make, n_sources, directory, self.progress)
 
     def _begin(self):
         return self.ends[self.phases.index(self.phase)] - self.phase.n_steps
@@ -558,11 +610,15 @@ class _Run:
         rng = np.random.default_rng([self.model.seed, 2, self.step, _rank()])
         torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
         size = phase.batch_size // _world_size()
-        photons, truth = augment(*self.source.draw(self.step, size, rng), rng)
-        if phase.gaps:
-            photons, truth = with_gaps(photons, truth, rng)
-        with self.device, torch.autocast(self.device.type, torch.bfloat16):
-            loss = phase.loss(self.model, self.networks, photons, truth, rng, torch_rng)
+        if phase.loss is None:
+            with self.device:
+                loss = experts_loss(self.networks["experts"], self.prepared.draw(size, rng))
+        else:
+            photons, truth = augment(*self.source.draw(self.step, size, rng), rng)
+            if phase.gaps:
+                photons, truth = with_gaps(photons, truth, rng)
+            with self.device, torch.autocast(self.device.type, torch.bfloat16):
+                loss = phase.loss(self.model, self.networks, photons, truth, rng, torch_rng)
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
@@ -583,7 +639,8 @@ class _Run:
         """One more line of the training curve."""
         phase = self.phases[sum(self.step > end for end in self.ends)]  # the one just worked on
         with self.device:
-            gain = held_out_gain(self.networks, self.average, self.source.held_out, phase)
+            gain = held_out_gain(self.networks, self.average, self.source.held_out, phase,
+                                 self.prepared if phase.loss is None else None)
         self.curve.append({"step": self.step, "phase": phase.name,
                            "loss": float(np.mean(self.losses)), "gain": gain})
         self.losses.clear()
@@ -624,6 +681,10 @@ class _Run:
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
 
 
+def _prepared_directory(checkpoint):
+    return Path(checkpoint).with_suffix(".prepared")
+
+
 def _curve_file(checkpoint):
     return Path(checkpoint).with_suffix(".curve.ecsv")
 
@@ -651,10 +712,14 @@ def _average_gradients(parameters):
 
 
 @torch.no_grad()
-def held_out_gain(networks, weights, photons, phase):
+def held_out_gain(networks, weights, photons, phase, prepared=None):
     """Gain in log-likelihood per held-out photon over a constant source of the same spectrum."""
     current = {k: v.clone() for k, v in networks.state_dict().items()}
     networks.load_state_dict(weights)
+    if prepared is not None:
+        gain = prepared.gain(networks["experts"])
+        networks.load_state_dict(current)
+        return gain
     gain = total = 0.0
     for first in range(0, len(photons), 250):
         rng = np.random.default_rng(first)

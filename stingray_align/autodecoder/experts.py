@@ -1,0 +1,212 @@
+r"""The final rate: several estimates of it weighed against each other, time by time.
+
+What a network learned of a whole population and what a log-Gaussian Cox process
+(`stingray_align.autodecoder.cox`) works out for one source alone err in different ways. Of the
+estimates :math:`\lambda_k(t)`, a constant among them, two geometric means with weights
+:math:`w_{jk}(t)` are mixed with weights :math:`a_j(t)`,
+
+.. math:: \lambda(t) \propto \sum_j a_j(t) \prod_k \lambda_k(t)^{w_{jk}(t)},
+
+where a geometric mean averages noise, and a sum hedges against an estimate that is wrong
+altogether ("mixture of experts", Jacobs et al. 1991, Neural Computation 3, 79; "logarithmic
+pooling", Genest & Zidek 1986, Statistical Science 1, 114). The weights come from a small network
+that sees the estimates, how far they lie apart, the photons, and the evidence that the Cox process
+finds for each kind of variability. The same network says how far the truth may lie from the final
+rate (`stingray_align.autodecoder.intervals`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..photons import N_FINE_BINS, N_TIME_BINS
+from .batch import fine_counts
+from .cox import N_SUMMARY, cox_processes
+from .descriptors import DESCRIPTORS
+from .inference import KERNELS, N_RUNS, compress, run_means
+from .intervals import N_COMPONENTS
+from .likelihood import total_log_rate
+from .pulsations import pulsations
+from .refinement import SUB, Block
+from .residual import corrected_rate, scaled_fine
+from .spectrum import corrected_spectrum
+
+__all__ = ["Evidence", "Experts", "gather_evidence", "in_bins", "split"]
+
+#: First pass; refinement, corrected by many photons, and with pulsations; Cox process without
+#: periods, and with them.
+N_CURVES = 6
+N_POOLS = 2
+#: Fine cells in a run of four time bins, which share their weights.
+CELLS = N_FINE_BINS // N_RUNS
+N_LOCAL = 3 * N_CURVES + 4 + 3 * N_COMPONENTS - 1
+N_WHOLE = 3 + N_SUMMARY + len(KERNELS) + len(DESCRIPTORS) + N_CURVES
+#: The source's own rate is at least this share of the total.
+LEAST_SHARE = 0.02
+
+
+class Evidence(NamedTuple):
+    """What the weights are made of.
+
+    Attributes
+    ----------
+    curves : Tensor, shape (n, 6, 4096)
+        Logs of the estimates of the rate of source and background, over their mean.
+    local : Tensor, shape (n, N_LOCAL, 128)
+    whole : Tensor, shape (n, N_WHOLE)
+        Of each run of four time bins, and of the whole source.
+    hidden : Tensor, shape (n, n_hidden)
+        What the refinement remembers of the photons.
+    exposed : Tensor, shape (n, 512)
+    """
+
+    curves: torch.Tensor
+    local: torch.Tensor
+    whole: torch.Tensor
+    hidden: torch.Tensor
+    exposed: torch.Tensor
+
+
+def on_fine(x):
+    return x.repeat_interleave(SUB, dim=-1)
+
+
+def in_bins(log_rate):
+    """Log of the mean rate in each time bin, from that in the fine cells (..., 4096)."""
+    parts = log_rate.unflatten(-1, (N_TIME_BINS, SUB))
+    return torch.logsumexp(parts, dim=-1) - math.log(SUB)
+
+
+def _mean_one(log_rate, exposed):
+    """Log-rates (..., 4096) over their mean over the exposure (..., 512)."""
+    log_exposed = torch.log(exposed / exposed.sum(dim=-1, keepdim=True))
+    return log_rate - torch.logsumexp(in_bins(log_rate) + log_exposed, dim=-1, keepdim=True)
+
+
+@torch.no_grad()
+def gather_evidence(inferred, refined, refinement):
+    """Let every expert make its estimate.
+
+    Parameters
+    ----------
+    inferred : `~stingray_align.autodecoder.model.Inferred`
+    refined : `~stingray_align.autodecoder.refinement.Refined`
+        As the networks left it.
+    refinement : `~stingray_align.autodecoder.refinement.Refinement`
+
+    Returns
+    -------
+    shape : Shape
+        Of the refinement, corrected by many photons.
+    evidence : Evidence
+    """
+    batch = inferred.batch
+    shape = corrected_rate(corrected_spectrum(refined.shape, batch), batch)
+    log_rate = on_fine(total_log_rate(shape, batch))
+    fine = scaled_fine(refinement.fine(batch, shape), shape, batch)
+    pulsed = torch.log(pulsations(batch, shape, fine))
+
+    fits = [(np.log(fit.aperiodic), np.log(fit.shape), fit.deviation, fit.summary)
+            for fit in cox_processes(batch.photons)]
+    aperiodic, complete, deviation, summary = (
+        torch.as_tensor(np.array(part)).float() for part in zip(*fits))
+    curves = torch.stack([
+        on_fine(total_log_rate(inferred.shape, batch)),
+        on_fine(total_log_rate(refined.shape, batch)) + fine,
+        log_rate + fine, log_rate + fine + pulsed, aperiodic, complete], dim=1)
+    # Where inside a bin that is exposed in part its exposure lies is not known.
+    curves = torch.where(batch.wholly_exposed[:, None], curves, on_fine(in_bins(curves)))
+    curves = _mean_one(curves, batch.exposed[:, None])
+
+    by_run = curves.unflatten(2, (N_RUNS, CELLS))
+    means = by_run.mean(dim=3)
+    apart = (by_run - by_run[:, 3:4]).square().mean(dim=3).sqrt()[:, [0, 1, 2, 4, 5]]
+    inside = by_run.std(dim=3)
+    cells = fine_counts(batch.photons).reshape(-1, N_RUNS, CELLS)
+    single = torch.stack([run_means(deviation), torch.log1p(cells.sum(dim=2)),
+                          torch.log1p(cells.amax(dim=2)), run_means(batch.exposed)], dim=1)
+    local = torch.cat([means, apart, inside, single,
+                       refined.log_rate_intervals.transpose(1, 2)], dim=1)
+    whole = torch.cat([
+        torch.log10(batch.n_photons[:, None] + 1), batch.background_fraction[:, None],
+        pulsed.abs().amax(dim=1, keepdim=True), summary, compress(inferred.curves.scores),
+        inferred.descriptors, means.std(dim=2)], dim=1)
+    return shape, Evidence(curves, local, whole, refined.hidden, batch.exposed)
+
+
+class Experts(nn.Module):
+    """Weights of the estimates, and intervals around their mean."""
+
+    def __init__(self, n_hidden, width=32):
+        super().__init__()
+        self.local = nn.Conv1d(N_LOCAL, width, 1)
+        self.whole = nn.Sequential(nn.Linear(N_WHOLE, width), nn.GELU(), nn.Linear(width, width))
+        self.hidden = nn.Linear(n_hidden // 2, width)
+        self.blocks = nn.ModuleList(Block(width, dilation) for dilation in (1, 4))
+        self.weights = nn.Conv1d(width, N_POOLS * (N_CURVES + 2), 1)
+        self.intervals = nn.Conv1d(width, 3 * N_COMPONENTS, 1)
+        nn.init.zeros_(self.hidden.weight)
+        nn.init.zeros_(self.weights.weight)
+        nn.init.normal_(self.intervals.weight, std=1e-3)
+        nn.init.zeros_(self.intervals.bias)
+        with torch.no_grad():  # start from refinement and Cox process, one pool without constant
+            start = torch.zeros(N_POOLS, N_CURVES + 2)
+            start[:, [4, 6]] = 2.0
+            start[1, 0] = -1.5
+            self.weights.bias.copy_(start.flatten())
+
+    def forward(self, evidence):
+        """Weigh the estimates.
+
+        Parameters
+        ----------
+        evidence : Evidence
+
+        Returns
+        -------
+        log_rate : Tensor, shape (n, 4096)
+            Log of the rate over its mean.
+        intervals : Tensor, shape (n, 128, 9)
+            Raw mixtures of the log of the true over this rate.
+        """
+        curves, local, whole, hidden, exposed = evidence
+        whole = self.whole(compress(whole)) + self.hidden(hidden)
+        x = self.local(local) + whole[:, :, None]
+        for block in self.blocks:
+            x = block(x)
+        x = nn.functional.gelu(x)
+        weights = self.weights(x).float().unflatten(1, (N_POOLS, N_CURVES + 2))
+        share = torch.log_softmax(weights[:, :, -1], dim=1)
+        # The first weight is the constant's: log 1 = 0.
+        weights = torch.softmax(weights[:, :, :-1], dim=2)[:, :, 1:]
+        pools = torch.einsum("npkr,nkrc->nprc", weights, curves.unflatten(2, (N_RUNS, CELLS)))
+        log_rate = torch.logsumexp(pools + share[:, :, :, None], dim=1).flatten(1)
+        return _mean_one(log_rate, exposed), self.intervals(x).float().transpose(1, 2)
+
+
+def split(log_rate, shape, batch):
+    """A total rate in the fine cells as the source's shape and the changes inside time bins.
+
+    Parameters
+    ----------
+    log_rate : Tensor, shape (n, 4096)
+        Log of the rate of source and background over its mean.
+    shape : Shape
+        From which the spectrum is taken.
+    batch : Batch
+
+    Returns
+    -------
+    shape : Shape
+    fine : Tensor, shape (n, 4096)
+        Log of the rate in each fine cell over that of its time bin.
+    """
+    total = in_bins(log_rate)
+    rate = torch.exp(total)
+    source = torch.maximum(rate - batch.background_fraction[:, None], LEAST_SHARE * rate)
+    return shape.moved(torch.log(source) - shape.g), log_rate - on_fine(total)

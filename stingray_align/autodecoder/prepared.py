@@ -1,0 +1,156 @@
+"""Sources whose estimates are made once, for training the weights of the experts.
+
+A Cox process takes tens of milliseconds for a source, a step of the optimiser less than that for
+sixty-four of them. So the evidence of some thousand sources is gathered before, and kept beside the
+checkpoint while the training lasts; the weights are few, and do not memorise it.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from .._files import read_tensors, write_tensors
+from ..photons import N_TIME_BINS
+from .batch import fine_counts
+from .experts import Evidence, gather_evidence, in_bins, on_fine
+from .intervals import mixture_loss
+
+__all__ = ["Prepared", "examples", "experts_loss"]
+
+#: Sources in a file, and the share of all that is held out.
+CHUNK, HELD_OUT = 256, 0.08
+INTERVAL_WEIGHT = 0.1
+
+
+def examples(model, shown, others, truth):
+    """What the weights learn from: the evidence of some photons, and what is true of them.
+
+    Parameters
+    ----------
+    model : PoissonAutodecoder
+    shown, others : Photons
+    truth : Truth or None
+        Without, the photons not shown are all that is known.
+
+    Returns
+    -------
+    dict of ndarray
+        The fields of `Evidence`; ``target``, the distribution of photons over the time bins, and
+        ``weight``, how many there are; ``others``, photons in the fine cells; ``cell`` and
+        ``true``, a cell in each run of bins and the log of the true relative rate there.
+    """
+    inferred = model.infer(shown)
+    _, evidence = gather_evidence(inferred, model.encode(inferred), model.networks_["refinement"])
+    made = {name: value.cpu().numpy().astype(np.float16) for name, value in
+            evidence._asdict().items()}
+    exposed, n = inferred.batch.exposed.cpu().numpy(), len(shown)
+    made["exposed"] = exposed
+    counted = fine_counts(others).cpu().numpy()
+    if truth is None:
+        expected = counted.reshape(n, N_TIME_BINS, -1).sum(axis=2)
+        made |= {"cell": np.zeros((n, 128), np.uint8), "true": np.full((n, 128), np.nan)}
+    else:
+        steady = exposed / exposed.sum(axis=1, keepdims=True)
+        share = np.concatenate([truth.share / np.float32(N_TIME_BINS), steady[:, None]], axis=1)
+        expected = np.einsum("nkt,nk->nt", share, truth.expected[:, :, :19].sum(axis=2))
+        seen = exposed.reshape(n, 128, -1)
+        seen = np.take_along_axis(seen, truth.cell[:, :, None] // 8, axis=2)[:, :, 0] > 0
+        made |= {"cell": truth.cell,
+                 "true": np.where(seen, truth.log_relative_rate.astype(np.float32), np.nan)}
+    weight = expected.sum(axis=1)
+    made |= {"target": (expected / np.maximum(weight, 1e-9)[:, None]).astype(np.float16),
+             "weight": weight.astype(np.float32), "true": made["true"].astype(np.float32),
+             "others": counted.clip(max=6e4).astype(np.float16)}
+    return made
+
+
+class Prepared:
+    """Examples of many sources.
+
+    Parameters
+    ----------
+    model : PoissonAutodecoder
+    networks : torch.nn.ModuleDict
+        Trained, but for the weights of the experts.
+    make : callable
+        ``make(model, number)`` gives the examples of one chunk of sources.
+    n_sources : int
+    directory : path-like, optional
+        Where chunks are kept.
+    progress : bool
+    """
+
+    def __init__(self, model, networks, make, n_sources, directory, progress):
+        model = copy(model)
+        model.networks_ = networks
+        self.directory = None if directory is None else Path(directory)
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        chunks = [self._chunk(model, make, number) for number in
+                  tqdm(range(max(1, round(n_sources / CHUNK))), "weighing experts",
+                       disable=not progress)]
+        self.arrays = {name: np.concatenate([chunk[name] for chunk in chunks])
+                       for name in chunks[0]}
+        self.n_trained = int(np.ceil(len(self.arrays["weight"]) * (1 - HELD_OUT)))
+
+    def _chunk(self, model, make, number):
+        if self.directory is None:
+            return make(model, number)
+        path = self.directory / f"{number:06d}.safetensors"
+        if not path.exists():
+            write_tensors(path, make(model, number), kind="examples", version=1, about={})
+        return read_tensors(path, kind="examples", version=1)[0]
+
+    def _rows(self, rows):
+        return {name: torch.as_tensor(array[rows].astype(np.float32))
+                for name, array in self.arrays.items()}
+
+    def draw(self, size, rng):
+        """Examples of ``size`` sources, as tensors by name."""
+        return self._rows(rng.choice(self.n_trained, min(size, self.n_trained), replace=False))
+
+    @torch.no_grad()
+    def gain(self, experts):
+        """Gain in log-likelihood per photon not seen over a constant, on sources held out."""
+        gain = total = 0.0
+        n = len(self.arrays["weight"])
+        for first in range(min(self.n_trained, n - 1), n, 100):
+            one = self._rows(np.arange(first, min(first + 100, n)))
+            log_rate, _ = experts(_evidence(one))
+            gain += (one["others"] * log_rate).sum().item()
+            total += one["others"].sum().item()
+        return gain / max(total, 1)
+
+
+def _evidence(one):
+    return Evidence(*(one[name] for name in Evidence._fields))
+
+
+def experts_loss(experts, one):
+    """Loss of the weights of the experts and of the intervals around their mean.
+
+    Parameters
+    ----------
+    experts : `~stingray_align.autodecoder.experts.Experts`
+    one : dict of Tensor
+        Examples.
+    """
+    log_rate, intervals = experts(_evidence(one))
+    bins = in_bins(log_rate)
+    # Of the time bins the truth is known; of where inside them, the photons not shown.
+    in_time = (one["target"] * bins).sum(dim=1)
+    inside = ((log_rate - on_fine(bins)) * one["others"]).sum(dim=1)
+    weight = torch.rsqrt(one["weight"] + 20)
+    counted = one["others"].sum(dim=1)
+    score = ((in_time * one["weight"] * weight).sum()
+             / (one["weight"] * weight).sum().clamp(min=1)
+             + (inside * weight).sum() / (counted * weight).sum().clamp(min=1))
+    cells = log_rate.detach().unflatten(1, (intervals.shape[1], -1))
+    at = cells.gather(2, one["cell"].long()[:, :, None])[:, :, 0]
+    known = torch.isfinite(one["true"]).sum().clamp(min=1)
+    return -score + INTERVAL_WEIGHT * mixture_loss(intervals, one["true"] - at).sum() / known
