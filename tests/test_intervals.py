@@ -43,7 +43,8 @@ def fitted(n_latent=6, seed=0):
     with torch.no_grad():
         for part, head, size in (("experts", "intervals", 0.1), ("refinement", "scalars", 0.3),
                                  ("refinement", "correction", 0.3)):
-            weight = getattr(model.networks_[part], head).weight
+            layer = getattr(model.networks_[part], head)
+            weight = getattr(layer, "outputs", layer).weight
             weight.copy_(size * torch.randn(weight.shape, generator=generator))
     return model
 

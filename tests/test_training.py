@@ -319,7 +319,8 @@ def test_a_few_event_lists_without_truth_are_enough():
     before = model._build().state_dict()
     for name in ("refinement.log_rate_intervals.weight", "refinement.scalars.weight",
                  "refinement.sub_bins.outer.weight", "spread.scale.weight",
-                 "decoder.heads.weight", "experts.weights.weight", "experts.intervals.weight"):
+                 "decoder.heads.weight", "experts.weights.outputs.weight",
+                 "experts.intervals.outputs.weight"):
         assert not torch.equal(before[name], model.networks_.state_dict()[name]), name
     assert model.training_["n_sources"] == 24
     found = model.quantiles(Photons.from_events(events[:3]), [0.16, 0.84])

@@ -139,26 +139,40 @@ def gather_evidence(inferred, refined, refinement):
     return shape, Evidence(curves, local, whole, refined.hidden, batch.exposed)
 
 
+class _AlongWindow(nn.Module):
+    """A small convolutional network along the window, with outputs for each run of four bins."""
+
+    def __init__(self, n_local, n_hidden, n_outputs, width=32):
+        super().__init__()
+        self.local = nn.Conv1d(n_local, width, 1)
+        self.whole = nn.Sequential(nn.Linear(N_WHOLE, width), nn.GELU(), nn.Linear(width, width))
+        self.hidden = nn.Linear(n_hidden // 2, width)
+        nn.init.zeros_(self.hidden.weight)
+        self.blocks = nn.ModuleList(Block(width, dilation) for dilation in (1, 4))
+        self.outputs = nn.Conv1d(width, n_outputs, 1)
+        nn.init.normal_(self.outputs.weight, std=1e-3)
+        nn.init.zeros_(self.outputs.bias)
+
+    def forward(self, local, evidence):
+        whole = self.whole(compress(evidence.whole)) + self.hidden(evidence.hidden)
+        x = self.local(local) + whole[:, :, None]
+        for block in self.blocks:
+            x = block(x)
+        return self.outputs(nn.functional.gelu(x)).float()
+
+
 class Experts(nn.Module):
     """Weights of the estimates, and intervals around their mean."""
 
-    def __init__(self, n_hidden, width=32):
+    def __init__(self, n_hidden):
         super().__init__()
-        self.local = nn.Conv1d(N_LOCAL, width, 1)
-        self.whole = nn.Sequential(nn.Linear(N_WHOLE, width), nn.GELU(), nn.Linear(width, width))
-        self.hidden = nn.Linear(n_hidden // 2, width)
-        self.blocks = nn.ModuleList(Block(width, dilation) for dilation in (1, 4))
-        self.weights = nn.Conv1d(width, N_POOLS * (N_CURVES + 2), 1)
-        self.intervals = nn.Conv1d(width, 3 * N_COMPONENTS, 1)
-        nn.init.zeros_(self.hidden.weight)
-        nn.init.zeros_(self.weights.weight)
-        nn.init.normal_(self.intervals.weight, std=1e-3)
-        nn.init.zeros_(self.intervals.bias)
+        self.weights = _AlongWindow(N_LOCAL, n_hidden, N_POOLS * (N_CURVES + 2))
+        self.intervals = _AlongWindow(N_LOCAL + 2, n_hidden, 3 * N_COMPONENTS)
         with torch.no_grad():  # start from refinement and Cox process, one pool without constant
             start = torch.zeros(N_POOLS, N_CURVES + 2)
             start[:, [4, 6]] = 2.0
             start[1, 0] = -1.5
-            self.weights.bias.copy_(start.flatten())
+            self.weights.outputs.bias.copy_(start.flatten())
 
     def forward(self, evidence):
         """Weigh the estimates.
@@ -174,19 +188,19 @@ class Experts(nn.Module):
         intervals : Tensor, shape (n, 128, 9)
             Raw mixtures of the log of the true over this rate.
         """
-        curves, local, whole, hidden, exposed = evidence
-        whole = self.whole(compress(whole)) + self.hidden(hidden)
-        x = self.local(local) + whole[:, :, None]
-        for block in self.blocks:
-            x = block(x)
-        x = nn.functional.gelu(x)
-        weights = self.weights(x).float().unflatten(1, (N_POOLS, N_CURVES + 2))
+        weights = self.weights(evidence.local, evidence).unflatten(1, (N_POOLS, N_CURVES + 2))
         share = torch.log_softmax(weights[:, :, -1], dim=1)
         # The first weight is the constant's: log 1 = 0.
         weights = torch.softmax(weights[:, :, :-1], dim=2)[:, :, 1:]
-        pools = torch.einsum("npkr,nkrc->nprc", weights, curves.unflatten(2, (N_RUNS, CELLS)))
+        curves = evidence.curves.unflatten(2, (N_RUNS, CELLS))
+        pools = torch.einsum("npkr,nkrc->nprc", weights, curves)
         log_rate = torch.logsumexp(pools + share[:, :, :, None], dim=1).flatten(1)
-        return _mean_one(log_rate, exposed), self.intervals(x).float().transpose(1, 2)
+        log_rate = _mean_one(log_rate, evidence.exposed)
+
+        by_run = log_rate.detach().unflatten(1, (N_RUNS, CELLS))
+        found = torch.stack([by_run.mean(dim=2), by_run.std(dim=2)], dim=1)
+        intervals = self.intervals(torch.cat([evidence.local, found], dim=1), evidence)
+        return log_rate, intervals.transpose(1, 2)
 
 
 def split(log_rate, shape, batch):
