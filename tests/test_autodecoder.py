@@ -122,7 +122,7 @@ def test_saved_model_gives_the_same_rates_up_to_half_precision(fitted, tmp_path)
     (lambda p: p.write_bytes(p.read_bytes()[:2000]), "readable"),
     (lambda p: write_tensors(p, {"x": np.zeros(1)}, kind="autodecoder", version=0, about={}),
      "version"),
-    (lambda p: write_tensors(p, {"x": np.zeros(1)}, kind="autodecoder", version=2, about={}),
+    (lambda p: write_tensors(p, {"x": np.zeros(1)}, kind="autodecoder", version=3, about={}),
      "promises"),
     (lambda p: write_tensors(p, {"x": np.zeros(1)}, kind="aligner", version=1, about={}),
      "not a stingray-align autodecoder"),

@@ -144,7 +144,8 @@ def test_draws_end_where_photons_would_have_been_seen():
     assert (rates > highest[:, None] - 1e-5).any()
 
 
-def test_draws_have_the_ranks_of_the_latents_draws():
+def test_draws_have_the_ranks_of_the_latents_draws(monkeypatch):
+    monkeypatch.setattr(draws, "COMMON", 1.0)  # no short noise
     rates, shape, many, _, _ = drawn(n=2)
     own = total_log_rate(shape, many).reshape(2, -1, 512)
     for i in range(2):
@@ -152,6 +153,17 @@ def test_draws_have_the_ranks_of_the_latents_draws():
             assert spearmanr(rates[i, :, t], own[i, :, t]).statistic > 0.999
         assert spearmanr(rates[i, :, 2], rates[i, :, 30]).statistic > 0.999  # move together
         assert abs(spearmanr(rates[i, :, 2], rates[i, :, 500]).statistic) < 0.3
+
+
+def test_part_of_the_scatter_is_short():
+    rates, _, _, batch, refined = drawn(n=1)
+    offset = (rates - total_log_rate(refined.shape, batch)[:, None])[0, :, ::4]
+    scores = norm.ppf((offset.argsort(dim=0).argsort(dim=0) + 0.5) / len(offset))
+    # The latents' level here is common to eight runs.
+    apart = [np.mean([np.corrcoef(scores[:, 8 * k], scores[:, 8 * k + j])[0, 1]
+                      for k in range(16)]) for j in (1, 4)]
+    expected = [draws.COMMON + (1 - draws.COMMON) * draws.MEMORY ** j for j in (1, 4)]
+    assert_allclose(apart, expected, atol=0.06)
 
 
 def test_without_calibrated_marginals_the_latents_draws_are_the_draws():
