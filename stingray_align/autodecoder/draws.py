@@ -4,9 +4,9 @@ The latent's posterior says how the rate at different times moves together; how 
 the estimate at any one time is said by calibrated marginals (`intervals`). A draw takes its rank
 from the one and its size from the other, as a copula does; since what a latent leaves open is
 shorter than what it says, half of the variance behind the ranks is noise with a short memory
-(without it, averages over a window scatter too much: double thinning). The mean rate has the Gamma posterior
-of a Poisson rate under Jeffreys' prior, :math:`\\Gamma(N + 1/2)` over the exposure: with no photon
-at all this is what the exposure alone says, and the shape's posterior is its prior.
+(without it, averages over a window scatter too much: double thinning). The mean rate has the Gamma
+posterior of a Poisson rate under Jeffreys' prior, :math:`\\Gamma(N + 1/2)` over the exposure: with
+no photon at all this is what the exposure alone says, and the shape's posterior is its prior.
 """
 
 from __future__ import annotations
