@@ -16,6 +16,7 @@ from stingray_align.autodecoder.batch import fine_counts, make_batch
 from stingray_align.autodecoder.decoder import Shape
 from stingray_align.autodecoder import draws
 from stingray_align.autodecoder.draws import drawn_log_rates
+from stingray_align.autodecoder.experts import in_bins
 from stingray_align.autodecoder.intervals import (
     HARDNESS, N_COMPONENTS, VARIABILITY, mixture_loss, mixture_quantiles)
 from stingray_align.autodecoder.likelihood import total_log_rate
@@ -114,7 +115,8 @@ def drawn(n=3, n_draws=400, seed=0):
     generator = torch.Generator().manual_seed(seed)
     batch = make_batch(sources(n, background=True))
     flat = torch.zeros(n, 512), torch.zeros(n, 20), torch.zeros(n, 128), torch.zeros(n, 20)
-    refined = SimpleNamespace(shape=Shape(*flat), log_rate_intervals=raw_mixtures(n, 128))
+    refined = SimpleNamespace(shape=Shape(*flat), log_rate_intervals=raw_mixtures(n, 128),
+                              fine=torch.zeros(n, 4096))
     # One level per stretch of four bins, common to neighbouring stretches.
     level = torch.randn(n * n_draws, 16, generator=generator).repeat_interleave(32, dim=1)
     shape = Shape(level, *(x.repeat_interleave(n_draws, dim=0) for x in flat[1:]))
@@ -183,6 +185,7 @@ def test_draws_of_a_model_are_reproducible_and_each_source_its_own(model):
     batch = model.infer(photons)
     refined = model.refine(batch)
     middle = np.median(np.log(rates), axis=1) - total_log_rate(refined.shape, batch.batch).numpy()
+    middle -= in_bins(refined.fine).numpy()
     exact = mixture_quantiles(refined.log_rate_intervals, torch.full((5, 128, 1), 0.5))[:, :, 0]
     width = np.diff(mixture_quantiles(refined.log_rate_intervals,
                                       torch.tensor([0.3, 0.7]).expand(5, 128, 2)))[:, :, 0]

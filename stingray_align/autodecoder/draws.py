@@ -19,6 +19,7 @@ from scipy.stats import gamma
 
 from ..photons import N_FINE_BINS, N_TIME_BINS
 from .batch import COLOUR_BIN, fine_counts
+from .experts import in_bins
 from .inference import RUN
 from .intervals import VARIABILITY, hardness_quantiles, mixture_quantiles
 from .likelihood import total_log_rate
@@ -62,6 +63,11 @@ def _highest(batch):
     fullest = cells.reshape(len(cells), N_TIME_BINS // RUN, -1).amax(dim=2)
     mean = (batch.n_photons + 0.5) / (batch.exposed.mean(dim=1) * N_FINE_BINS)
     return torch.log((fullest + MORE_PHOTONS) / mean[:, None])
+
+
+def _in_bins(refined, batch):
+    """Log of the estimated total rate over its mean in the time bins, shape (n, 512)."""
+    return total_log_rate(refined.shape, batch) + in_bins(refined.fine)
 
 
 def _mid_ranks(n):
@@ -109,7 +115,7 @@ def drawn_log_rates(shape, batch, refined, n_draws):
     scores = _scores(scores)
     offset = _at_scores(_table(refined.log_rate_intervals), scores).transpose(1, 2)
     one = batch.every(n_draws)
-    drawn = total_log_rate(refined.shape, one)[:, None] + offset.repeat_interleave(RUN, dim=2)
+    drawn = _in_bins(refined, one)[:, None] + offset.repeat_interleave(RUN, dim=2)
     return torch.minimum(drawn, _highest(one)[:, None].repeat_interleave(RUN, dim=2))
 
 
@@ -130,7 +136,7 @@ def quantiles(inferred, refined, levels):
     drawn = drawn + torch.from_numpy(np.log(amplitude)).float()[:, None]
     offset = torch.quantile(drawn, probabilities, dim=2).permute(1, 2, 0)
     in_bands = torch.log(_band_share(inferred, refined) / batch.exposure[:, None])
-    estimate = total_log_rate(refined.shape, batch) + in_bands
+    estimate = _in_bins(refined, batch) + in_bands
     rate = estimate[:, :, None] + offset.repeat_interleave(RUN, dim=1)
     highest = _highest(batch).repeat_interleave(RUN, dim=1) + in_bands + torch.log(
         batch.n_photons + 0.5)[:, None]

@@ -234,7 +234,7 @@ class Embedding(RateEstimate):
 
     @cached_property
     def _fine(self):
-        """Rate in each fine cell over that of its time bin, shape (4096,)."""
+        """Rate in each fine cell over that of the shape in its time bin, shape (4096,)."""
         return torch.exp(self._refined.fine)[0].double().numpy()
 
     @cached_property
@@ -334,7 +334,9 @@ class Embedding(RateEstimate):
             of_source = (torch.exp(shape.log_energy) @ weight).repeat_interleave(COLOUR_BIN, dim=1)
             of_both = source * of_source + background * (batch.background @ weight)[:, None]
             rates = rates * of_both / total
-        return np.repeat(rates.numpy(), SUB, axis=1) * self._fine.astype(np.float32)
+        inside = self._fine.reshape(-1, SUB)
+        inside = (inside / inside.mean(axis=1, keepdims=True)).ravel()
+        return np.repeat(rates.numpy(), SUB, axis=1) * inside.astype(np.float32)
 
     def _drawn_spectra(self, n, seed):
         batch, shape, _, mean = self._draw(n, seed)

@@ -204,7 +204,7 @@ class Experts(nn.Module):
 
 
 def split(log_rate, shape, batch):
-    """A total rate in the fine cells as the source's shape and the changes inside time bins.
+    """A total rate in the fine cells as the source's shape, and what that leaves over.
 
     Parameters
     ----------
@@ -218,9 +218,10 @@ def split(log_rate, shape, batch):
     -------
     shape : Shape
     fine : Tensor, shape (n, 4096)
-        Log of the rate in each fine cell over that of its time bin.
+        Log of the rate in each fine cell over that of the shape in its time bin: the changes inside
+        bins, and, where the rate falls below the background as it was measured, the difference.
     """
-    total = in_bins(log_rate)
-    rate = torch.exp(total)
+    rate = torch.exp(in_bins(log_rate))
     source = torch.maximum(rate - batch.background_fraction[:, None], LEAST_SHARE * rate)
-    return shape.moved(torch.log(source) - shape.g), log_rate - on_fine(total)
+    shape = shape.moved(torch.log(source) - shape.g)
+    return shape, log_rate - on_fine(total_log_rate(shape, batch))

@@ -78,8 +78,8 @@ class Refined(NamedTuple):
     hardness, variability : Tensor, shape (n, 9), or None
         Raw mixtures.
     fine : Tensor, shape (n, 4096), or None
-        Log of the rate in each fine cell over that of its time bin; None before the experts are
-        weighed.
+        Log of the rate in each fine cell over that of the shape in its time bin; None before the
+        experts are weighed.
     """
 
     latent: torch.Tensor
