@@ -718,7 +718,8 @@ def _parser():
     sub.add_argument("--refinement-steps", type=_count, default=11_000,
                      help="steps for the refinement (default 11000)")
     sub.add_argument("--posterior-steps", type=_count, default=1_500,
-                     help="steps for the intervals, and for the posterior (default 1500 each)")
+                     help="steps for the intervals, and for the posterior (default 1500 each); "
+                          "twice as many for the weights of the experts")
     sub.add_argument("--workers", type=int, default=1,
                      help="processes that simulate ahead (default 1; 0: simulate in between)")
     sub.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU if there is one")

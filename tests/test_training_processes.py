@@ -14,12 +14,12 @@ from stingray_align import PoissonAutodecoder
 from stingray_align._files import read_tensors
 from stingray_align.autodecoder import training
 
-#: Phases of 16, 1, 8 and 4 steps, of which the second is that of the mixture.
+#: Phases of 16, 1, 8, 4, 4 and 8 steps, the second that of the mixture, the last of the experts.
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
              n_posterior_steps=4, batch_size=8, seed=3)
 EVERY = 4
 #: A step in each phase, and on a border; and the steps whose state is on disk by then.
-KILLED_AT = {10: 8, 16: 16, 23: 20, 27: 25}
+KILLED_AT = {10: 8, 16: 16, 23: 20, 27: 25, 38: 36}
 
 SET_UP = f"""
 import os, signal, sys
