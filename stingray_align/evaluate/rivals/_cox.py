@@ -32,7 +32,7 @@ class LogGaussianCoxEstimate(RivalEstimate):
         Returns
         -------
         `~astropy.table.QTable`
-            The kernels with more than 1 % probability, the most probable first: ``kernel``,
+            The kernels with more than 2 % probability, the most probable first: ``kernel``,
             ``length`` (correlation length), ``deviation`` (of the log-rate), ``period``,
             ``harmonics``, ``log_evidence`` (over the photons at a constant rate), ``probability``.
         """
