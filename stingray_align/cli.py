@@ -111,7 +111,7 @@ examples:
   stingray-align benchmark reconstruction --challenge --rivals fast
   stingray-align benchmark calibration -o calibration --files sources/*.fits
   stingray-align benchmark thinning sources/*.fits -o fits
-  stingray-align benchmark retrieval --sources 2000
+  stingray-align benchmark retrieval --work pairs
   stingray-align benchmark leakage --sources 1000
   stingray-align benchmark domain-sense
   stingray-align benchmark real sources/*.fits -o real.ecsv
@@ -312,7 +312,7 @@ def _benchmark(args):
                 return 1
         options = benchmarks.Options(
             args.sources, args.seed, args.counts, challenge=args.challenge, rivals=args.rivals,
-            real=real)
+            real=real, n_pairs=args.pairs, work=args.work)
         if args.what == "thinning":
             results = benchmarks.thinning(model, real, options)
         elif args.what in benchmarks.ON_SENTENCES:
@@ -769,8 +769,9 @@ def _parser():
     kinds = sub.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, function in benchmarks.ON_SIMULATED.items():
         kind = kinds.add_parser(name, help=_first_line(function), description=_first_line(function))
-        kind.add_argument("--sources", type=_count, default=2000,
-                          help="fresh simulated sources (default 2000)")
+        n_sources = 5000 if name == "retrieval" else 2000
+        kind.add_argument("--sources", type=_count, default=n_sources,
+                          help=f"fresh simulated sources (default {n_sources})")
         kind.add_argument("--counts", choices=("csc", "bright"),
                           help="photon numbers: as in the Chandra Source Catalog, or log-uniform "
                                "from 20 to 3000 (default: the one that the figure is defined on)")
@@ -780,6 +781,12 @@ def _parser():
                                    "spectra, backgrounds and gaps")
         if name == "reconstruction":
             _add_rivals(kind)
+        if name == "retrieval":
+            kind.add_argument("--pairs", type=_count, default=32_000,
+                              help="sources that the aligners to compare with learn from (default: "
+                                   "as many as the bundled one)")
+            kind.add_argument("--work", metavar="FOLDER", type=Path,
+                              help="of `stingray-align align`: keeps those sources' vectors")
         if name == "calibration":
             kind.add_argument("--files", metavar="FILE", nargs="+", type=Path,
                               help="event files of one source each, for the test by double "
@@ -861,7 +868,8 @@ def _add_benchmark(sub):
 _ALL = "run every benchmark and write one page with tables and figures"
 
 #: What a benchmark that does not offer the option works with.
-_BENCHMARK_DEFAULTS = {"sources": None, "counts": None, "challenge": False, "rivals": "all"}
+_BENCHMARK_DEFAULTS = {"sources": None, "counts": None, "challenge": False, "rivals": "all",
+                       "pairs": None, "work": None}
 
 
 def _add_rivals(sub):
