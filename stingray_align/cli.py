@@ -256,7 +256,7 @@ def _align(args):
     from .alignment import align
 
     align(args.output, n_pairs=args.pairs, n_archetypes=args.archetypes, seed=args.seed,
-          model=_model(args))
+          model=_model(args), work=args.work)
     print(f"Catalogue: {args.output}")
 
 
@@ -730,6 +730,8 @@ def _parser():
                      help="simulated sources to train on (default 32000)")
     sub.add_argument("--archetypes", type=_count, default=5_600,
                      help="simulated sources in the catalogue (default 5600)")
+    sub.add_argument("--work", metavar="FOLDER", type=Path,
+                     help="keep the vectors of the simulated sources here, for another run")
     sub.add_argument("--seed", type=int, default=0)
     _add_model(sub)
 

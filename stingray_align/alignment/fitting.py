@@ -17,6 +17,8 @@ __all__ = ["Batches", "Fit", "Pairs", "Sizes", "identity_of", "sizes_for"]
 _WARM_UP = 0.05  # share of the steps
 _CHECKS = 30  # how often the validation score is looked at, and a checkpoint written
 _PATIENCE = 10  # checks without a better score before training ends early
+_FEW = 4000  # sources, for which a batch is smaller
+_FEWEST_STEPS, _MOST_STEPS = 600, 5000
 _KIND, _VERSION = "aligner checkpoint", 1
 
 
@@ -30,8 +32,30 @@ class Sizes(NamedTuple):
 
 
 def sizes_for(n_sources):
-    """Sizes that suit this many sources to learn from."""
-    return Sizes(n_hidden=256, dropout=0.5, batch_size=512, n_steps=2500)
+    """Sizes that suit this many sources to learn from.
+
+    Few sources are seen often enough in few steps, and batches of them have to be small to differ
+    from each other. Width and dropout are the same for all.
+
+    Parameters
+    ----------
+    n_sources : int
+
+    Returns
+    -------
+    Sizes
+
+    Examples
+    --------
+    >>> from stingray_align.alignment.fitting import sizes_for
+    >>> sizes_for(500)
+    Sizes(n_hidden=256, dropout=0.5, batch_size=256, n_steps=600)
+    >>> sizes_for(30_000).n_steps
+    2600
+    """
+    n_steps = min(max(100 * round(15 * math.sqrt(n_sources) / 100), _FEWEST_STEPS), _MOST_STEPS)
+    return Sizes(n_hidden=256, dropout=0.5, batch_size=256 if n_sources < _FEW else 512,
+                 n_steps=n_steps)
 
 
 class Pairs:
@@ -201,7 +225,8 @@ class Fit:
                                     for name, like in now.items()})
         self.best = {name: stored(f"best.{name}", like) for name, like in now.items()}
         adam = {i: {"step": stored(f"adam.{i}.step", torch.tensor(0.0)),
-                    **{name: stored(f"adam.{i}.{name}", like) for name in ("exp_avg", "exp_avg_sq")}}
+                    "exp_avg": stored(f"adam.{i}.exp_avg", like),
+                    "exp_avg_sq": stored(f"adam.{i}.exp_avg_sq", like)}
                 for i, like in enumerate(self.parts.parameters())}
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": adam})
         self.rng.bit_generator.state = about["rng"]
