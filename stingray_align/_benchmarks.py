@@ -80,8 +80,8 @@ def retrieval(model, catalogue, options):
             bare[:, encoder.dim:] = 0
             own = {"events": _event_vectors(population, model),
                    "truth": sa.evaluate.truth_vectors(population.truth)}
-            for kind, words in (("prose and slots", vectors), ("prose", bare)):
-                title = f"{label} wording, {kind}"
+            for kind, words in (("with slots", vectors), ("prose alone", bare)):
+                title = f"{label}, {kind}"
                 kinds[title] = sa.evaluate.RetrievalComparison(title, {
                     name: sa.evaluate.retrieval(
                         *project(own, words), labels=population.truth["class"],

@@ -322,11 +322,13 @@ def test_a_retrieval_report_puts_methods_beside_the_ceiling():
     assert rows["Recall@5 %"][-1] == pytest.approx(0.05)
     report = evaluate.RetrievalReport("test", {"familiar": comparison}, ceiling="truth",
                                       beside="features")
-    table = report.to_table()
-    assert table["share"][0] == evaluate.fraction_of_ceiling(methods["ours"],
-                                                             methods["truth"]).value
+    table = {row["method"]: row for row in report.to_table()}
+    share = evaluate.fraction_of_ceiling(methods["ours"], methods["truth"])
+    row = table["share of the ceiling"]
+    assert (row["familiar"], row["familiar error"]) == share[:2]
+    assert table["features"]["familiar"] == methods["features"].hits().mean()
     ahead = evaluate.lead_over(methods["ours"], methods["features"])
-    assert table["sigma"][0] == ahead.value / ahead.error > 3
+    assert table["lead in sigma"]["familiar"] == ahead.value / ahead.error > 3
     printed = str(report)
     for words in ("Recall@1 %", "ours by photon counts: familiar", "ours by class", "MRR", "±"):
         assert words in printed

@@ -304,6 +304,21 @@ class RetrievalResult(Report):
         """
         return np.array([self.ranks[d] <= _cut(percent, self.candidates) for d in DIRECTIONS])
 
+    def recall(self, percent=5):
+        """Recall@percent, mean of both directions.
+
+        Parameters
+        ----------
+        percent : float, optional
+
+        Returns
+        -------
+        Estimate
+        """
+        hits = self.hits(percent).mean(axis=0)
+        return bootstrap(lambda rows: hits[rows].mean(), len(hits), groups=self.groups,
+                         seed=self.seed)
+
     def by_counts(self, n_bins=10):
         """Recall@5 % of sources of similar photon counts, found among all sources.
 
@@ -488,9 +503,9 @@ class RetrievalReport(Report):
         self.notes = (
             "Errors: bootstrap over sources. First table: Recall@5 %, mean of both directions; "
             "share: that over the",
-            f"ceiling's, both without chance; lead: over {beside}, by a bootstrap of the same "
-            "sources. Ranks are among all",
-            "sources; rank in class: place among those of the same class, from 0 to 1.")
+            "ceiling's, both without chance; lead: by a bootstrap of the same sources. Ranks are "
+            "among all sources;",
+            "rank in class: place among those of the same class, from 0 to 1.")
 
     @property
     def detailed(self):
@@ -498,18 +513,23 @@ class RetrievalReport(Report):
         return next(iter(self.comparisons.values()))
 
     def to_table(self):
-        """A row for each kind of text: Recall@5 % of all methods, share of the ceiling, lead."""
-        rows = []
+        """Recall@5 % of all methods, shares of the ceiling and lead, a column for each kind."""
+        columns = {}
         for kind, comparison in self.comparisons.items():
-            recalls = {name: float(result.hits().mean()) for name, result in comparison.items()}
-            ours = next(iter(comparison.values()))
-            share = fraction_of_ceiling(ours, comparison[self.ceiling])
-            ahead = lead_over(ours, comparison[self.beside])
+            ours, best = next(iter(comparison.values())), comparison[self.ceiling]
+            rows = {name: result.recall() for name, result in comparison.items()}
+            rows["share of the ceiling"] = fraction_of_ceiling(ours, best)
+            for direction in DIRECTIONS:
+                rows[f"share, {direction}"] = fraction_of_ceiling(ours, best, direction=direction)
+            ahead = rows[f"lead over {self.beside}"] = lead_over(ours, comparison[self.beside])
+            # in units of its own error, whose error therefore is one
             sigma = ahead.value / ahead.error if ahead.error > 0 else np.nan
-            rows.append((kind, *recalls.values(), share.value, share.error, ahead.value,
-                         ahead.error, sigma))
-        return figures(rows, ["texts", *recalls, "share", "share error", "lead", "lead error",
-                              "sigma"], formats={"sigma": ".1f"})
+            rows["lead in sigma"] = ahead._replace(value=sigma, error=1.0)
+            columns[kind] = rows
+        names = list(next(iter(columns.values())))
+        return figures([[name] + sum(([rows[name].value, rows[name].error]
+                                      for rows in columns.values()), []) for name in names],
+                       ["method"] + [f"{kind}{e}" for kind in columns for e in ("", " error")])
 
     def tables(self):
         """What is printed: kinds of text, methods, photon counts, classes."""
