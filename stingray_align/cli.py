@@ -338,7 +338,7 @@ def _benchmark_all(args):
 
     failed = run_all(args.output, quick=args.quick, seed=args.seed, files=args.files or (),
                      only=args.only, n_processes=args.processes, catalogue=args.catalogue,
-                     model=args.model)
+                     model=args.model, work=args.work)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     print(f"Page: {args.output / 'index.html'}")
@@ -821,6 +821,8 @@ def _parser():
     kind.add_argument("--processes", type=_count, default=2,
                       help="benchmarks that run at a time (default 2)")
     kind.add_argument("--seed", type=int, help="of the simulated sources (default 4321)")
+    kind.add_argument("--work", metavar="FOLDER", type=Path,
+                      help="of `stingray-align align`: saves `retrieval` its longest part")
     _add_catalogue(kind)
     kind.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS,
                       help=argparse.SUPPRESS)

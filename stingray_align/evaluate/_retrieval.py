@@ -497,6 +497,8 @@ class RetrievalReport(Report):
         The method that knows the truth, and the one that ours has to lead.
     """
 
+    primary_is = "share of the ceiling's Recall@5 %"
+
     def __init__(self, title, comparisons, *, ceiling, beside):
         self.title, self.comparisons = title, dict(comparisons)
         self.ceiling, self.beside = ceiling, beside
@@ -511,6 +513,12 @@ class RetrievalReport(Report):
     def detailed(self):
         """The comparison on the first kind of text."""
         return next(iter(self.comparisons.values()))
+
+    @property
+    def primary(self):
+        """Share of the ceiling on the first kind of text, an `Estimate`."""
+        ours = next(iter(self.detailed.values()))
+        return fraction_of_ceiling(ours, self.detailed[self.ceiling])
 
     def to_table(self):
         """Recall@5 % of all methods, shares of the ceiling and lead, a column for each kind."""
