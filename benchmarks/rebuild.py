@@ -45,7 +45,8 @@ def main():
     shutil.copytree(catalogue, BUNDLED / "catalogue", dirs_exist_ok=True)
 
     # In processes of their own, which load what was just put into the package.
-    page = [args.work / "benchmarks", *(["--files", *args.files] if args.files else [])]
+    page = [args.work / "benchmarks", "--work", args.work / "pairs",
+            *(["--files", *args.files] if args.files else [])]
     for script, arguments in (("results_page.py", page), ("plot_population.py", [])):
         subprocess.run([sys.executable, HERE / script, *arguments], check=True)
 

@@ -42,12 +42,14 @@ RUNS = {
     "instruments": (["instruments"], 40),
 }
 
+_QUICK_PAIRS = "500"  # that the aligners to compare with learn from
+
 #: Timing is done last and alone: what runs beside it would be measured, too.
 _ALONE = {"cost": (["cost"], 100)}
 
 
 def run_all(folder, *, quick=False, seed=None, files=(), only=None, n_processes=2, catalogue=None,
-            model=None):
+            model=None, work=None):
     """Run the benchmarks and write the page ``index.html``.
 
     Parameters
@@ -67,6 +69,8 @@ def run_all(folder, *, quick=False, seed=None, files=(), only=None, n_processes=
         How many run at a time.
     catalogue, model : Path or None, optional
         Other models than the bundled ones.
+    work : Path or None, optional
+        Folder of an alignment, whose vectors `retrieval` then needs not make again.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def run_all(folder, *, quick=False, seed=None, files=(), only=None, n_processes=
     from tqdm.auto import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
-    runs = _arguments(quick, seed, files, catalogue, model)
+    runs = _arguments(quick, seed, files, catalogue, model, work)
     if only:
         if unknown := set(only) - set(runs):
             raise ValueError(f"no benchmark is called {', '.join(sorted(unknown))}; there are "
@@ -104,7 +108,7 @@ def run_all(folder, *, quick=False, seed=None, files=(), only=None, n_processes=
     return failed
 
 
-def _arguments(quick, seed, files, catalogue, model):
+def _arguments(quick, seed, files, catalogue, model, work):
     """Full arguments of every run."""
     runs = dict(RUNS)
     if files:
@@ -122,6 +126,9 @@ def _arguments(quick, seed, files, catalogue, model):
             if "--sources" in arguments:
                 del arguments[arguments.index("--sources"):][:2]
             arguments += ["--sources", str(n_quick)]
+        if arguments[0] == "retrieval":
+            arguments += ["--pairs", _QUICK_PAIRS] if quick else []
+            arguments += ["--work", str(work)] if work is not None else []
         if quick and arguments[0] in ("reconstruction", "thinning"):
             arguments += ["--rivals", "fast"]
         complete[name] = [*arguments, *common]

@@ -61,31 +61,65 @@ def _calibration_figures(results):
 
 
 def retrieval(model, catalogue, options):
-    """Rank of the true partner: familiar and held-out wording, with and without slots."""
+    """Rank of the true partner, beside the measured ceiling and simpler methods."""
+    from .alignment.training import training_pairs
     from .text import TextEncoder, text_vectors
 
-    encoder, results = TextEncoder(), {}
-    for wording in ("training", "held-out"):
-        population = options.population("csc", wording=wording)
-        events = _event_vectors(population, model)
-        summaries = population.summaries
-        for kind, texts in (("prose and slots", summaries), ("prose", [s.text for s in summaries])):
-            vectors = text_vectors(texts, encoder)
-            results[f"{wording} wording, {kind}"] = sa.evaluate.retrieval(
-                catalogue.aligner.transform_events(events),
-                catalogue.aligner.transform_texts(vectors), labels=population.truth["class"])
-            if wording == "training" and kind == "prose and slots":
-                test = events, vectors, population.truth["class"]
-    # As many sources as the bundled aligner learned from, if 2,000 are tested.
-    train = sa.datasets.simulate_population(16 * len(test[0]), options.seed + 1, counts="training")
-    train_events, train_texts = _event_vectors(train, model), text_vectors(train.summaries, encoder)
-    sets = [_feature_sets(events, model) for events in (train_events, test[0])]
-    for chosen in ("embedding", "catalogue features"):
-        kind = "" if chosen == "embedding" else f" on {chosen}"
-        baselines = sa.evaluate.retrieval_baselines(
-            sets[0][chosen], train_texts, sets[1][chosen], test[1], labels=test[2])
-        results |= {f"training wording, {name}{kind}": r for name, r in baselines.items()}
-    return results
+    encoder = TextEncoder()
+    # The reference aligners learn from the very pairs that the catalogue's learned from.
+    events, texts, groups, truth = training_pairs(
+        options.n_pairs, model=model, encoder=encoder, work=options.work)
+    methods = _retrieval_methods(model, catalogue.aligner, events, texts, groups, truth)
+    reports = {}
+    for counts in (options.counts,) if options.counts else ("csc", "bright"):
+        kinds = {}
+        for wording, label in (("training", "familiar"), ("held-out", "held-out")):
+            population = options.population(counts, wording=wording)
+            vectors = text_vectors(population.summaries, encoder)
+            bare = vectors.copy()
+            bare[:, encoder.dim:] = 0
+            own = {"events": _event_vectors(population, model),
+                   "truth": sa.evaluate.truth_vectors(population.truth)}
+            for kind, words in (("with slots", vectors), ("prose alone", bare)):
+                title = f"{label}, {kind}"
+                kinds[title] = sa.evaluate.RetrievalComparison(title, {
+                    name: sa.evaluate.retrieval(
+                        *project(own, words), labels=population.truth["class"],
+                        counts=_counts(population))
+                    for name, project in methods.items()})
+        shown = "as in the Chandra Source Catalog" if counts == "csc" else "log-uniform, 20 to 3000"
+        reports[f"photons {shown}"] = sa.evaluate.RetrievalReport(
+            f"Retrieval among {options.n_sources} held-out sources, {options.n_pairs} trained on",
+            kinds, ceiling="ceiling", beside="catalogue features")
+    return reports
+
+
+def _retrieval_methods(model, aligner, events, texts, groups, truth):
+    """Name to a function of a test set's vectors and texts that brings both into one space."""
+    def features(vectors):
+        return _feature_sets(vectors, model)["catalogue features"]
+
+    def fitted(vectors):
+        own = sa.Aligner(**aligner.get_params() | {"progress": True})
+        return own.fit(vectors, texts, groups)
+
+    by_features, by_truth = fitted(features(events)), fitted(
+        sa.evaluate.truth_vectors(truth)[groups])
+    methods = {
+        "aligner": lambda own, words: (aligner.transform_events(own["events"]),
+                                       aligner.transform_texts(words)),
+        "catalogue features": lambda own, words: (
+            by_features.transform_events(features(own["events"])),
+            by_features.transform_texts(words)),
+        "ceiling": lambda own, words: (by_truth.transform_events(own["truth"]),
+                                       by_truth.transform_texts(words))}
+    first = slice(0, len(truth))  # one row of each source: all photons, the first text
+    for label, vectors_of in (("", np.asarray), (" on features", features)):
+        maps = sa.evaluate.linear_maps(vectors_of(events[first]), texts[first])
+        for name, project in maps.items():
+            methods[f"{name}{label}"] = lambda own, words, project=project, of=vectors_of: project(
+                of(own["events"]), words)
+    return methods
 
 
 def regression(model, catalogue, options):
@@ -216,10 +250,16 @@ class Options:
         Which rivals to show.
     real : RealSources or None
         Event files for the parts of a benchmark that need no truth.
+    n_pairs : int
+        Sources that the aligners to compare with learn from.
+    work : Path or None
+        Folder with what `stingray_align.alignment.align` made of those sources.
     """
 
-    def __init__(self, n_sources, seed, counts=None, *, challenge=False, rivals="all", real=None):
+    def __init__(self, n_sources, seed, counts=None, *, challenge=False, rivals="all", real=None,
+                 n_pairs=32_000, work=None):
         self.n_sources, self.seed, self.counts = n_sources, seed, counts
+        self.n_pairs, self.work = n_pairs, work
         self.challenge, self.real = challenge, real
         self.rivals = {name: rival for name, rival in sa.evaluate.rivals.RIVALS.items()
                        if rivals == "all" or name in _FAST}

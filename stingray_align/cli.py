@@ -111,7 +111,7 @@ examples:
   stingray-align benchmark reconstruction --challenge --rivals fast
   stingray-align benchmark calibration -o calibration --files sources/*.fits
   stingray-align benchmark thinning sources/*.fits -o fits
-  stingray-align benchmark retrieval --sources 2000
+  stingray-align benchmark retrieval --work pairs
   stingray-align benchmark leakage --sources 1000
   stingray-align benchmark domain-sense
   stingray-align benchmark real sources/*.fits -o real.ecsv
@@ -256,7 +256,7 @@ def _align(args):
     from .alignment import align
 
     align(args.output, n_pairs=args.pairs, n_archetypes=args.archetypes, seed=args.seed,
-          model=_model(args))
+          model=_model(args), work=args.work)
     print(f"Catalogue: {args.output}")
 
 
@@ -312,7 +312,7 @@ def _benchmark(args):
                 return 1
         options = benchmarks.Options(
             args.sources, args.seed, args.counts, challenge=args.challenge, rivals=args.rivals,
-            real=real)
+            real=real, n_pairs=args.pairs, work=args.work)
         if args.what == "thinning":
             results = benchmarks.thinning(model, real, options)
         elif args.what in benchmarks.ON_SENTENCES:
@@ -338,7 +338,7 @@ def _benchmark_all(args):
 
     failed = run_all(args.output, quick=args.quick, seed=args.seed, files=args.files or (),
                      only=args.only, n_processes=args.processes, catalogue=args.catalogue,
-                     model=args.model)
+                     model=args.model, work=args.work)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     print(f"Page: {args.output / 'index.html'}")
@@ -731,6 +731,8 @@ def _parser():
                      help="simulated sources to train on (default 32000)")
     sub.add_argument("--archetypes", type=_count, default=5_600,
                      help="simulated sources in the catalogue (default 5600)")
+    sub.add_argument("--work", metavar="FOLDER", type=Path,
+                     help="keep the vectors of the simulated sources here, for another run")
     sub.add_argument("--seed", type=int, default=0)
     _add_model(sub)
 
@@ -770,8 +772,9 @@ def _parser():
     kinds = sub.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, function in benchmarks.ON_SIMULATED.items():
         kind = kinds.add_parser(name, help=_first_line(function), description=_first_line(function))
-        kind.add_argument("--sources", type=_count, default=2000,
-                          help="fresh simulated sources (default 2000)")
+        n_sources = 5000 if name == "retrieval" else 2000
+        kind.add_argument("--sources", type=_count, default=n_sources,
+                          help=f"fresh simulated sources (default {n_sources})")
         kind.add_argument("--counts", choices=("csc", "bright"),
                           help="photon numbers: as in the Chandra Source Catalog, or log-uniform "
                                "from 20 to 3000 (default: the one that the figure is defined on)")
@@ -781,6 +784,12 @@ def _parser():
                                    "spectra, backgrounds and gaps")
         if name == "reconstruction":
             _add_rivals(kind)
+        if name == "retrieval":
+            kind.add_argument("--pairs", type=_count, default=32_000,
+                              help="sources that the aligners to compare with learn from (default: "
+                                   "as many as the bundled one)")
+            kind.add_argument("--work", metavar="FOLDER", type=Path,
+                              help="of `stingray-align align`: keeps those sources' vectors")
         if name == "calibration":
             kind.add_argument("--files", metavar="FILE", nargs="+", type=Path,
                               help="event files of one source each, for the test by double "
@@ -813,6 +822,8 @@ def _parser():
     kind.add_argument("--processes", type=_count, default=2,
                       help="benchmarks that run at a time (default 2)")
     kind.add_argument("--seed", type=int, help="of the simulated sources (default 4321)")
+    kind.add_argument("--work", metavar="FOLDER", type=Path,
+                      help="of `stingray-align align`: saves `retrieval` its longest part")
     _add_catalogue(kind)
     kind.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS,
                       help=argparse.SUPPRESS)
@@ -862,7 +873,8 @@ def _add_benchmark(sub):
 _ALL = "run every benchmark and write one page with tables and figures"
 
 #: What a benchmark that does not offer the option works with.
-_BENCHMARK_DEFAULTS = {"sources": None, "counts": None, "challenge": False, "rivals": "all"}
+_BENCHMARK_DEFAULTS = {"sources": None, "counts": None, "challenge": False, "rivals": "all",
+                       "pairs": None, "work": None}
 
 
 def _add_rivals(sub):

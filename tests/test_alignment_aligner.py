@@ -5,7 +5,8 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from stingray_align.alignment import Aligner
-from stingray_align.alignment.aligner import _Batches, _Pairs, _row_identity, _slot_of_column
+from stingray_align.alignment.aligner import _slot_of_column
+from stingray_align.alignment.fitting import Batches, Pairs
 from stingray_align.errors import ModelFileError
 from stingray_align.text.slots import N_SLOTS, slot_names
 
@@ -127,7 +128,7 @@ def test_constant_and_rare_features_are_harmless():
 
 def test_rows_of_a_group_and_equal_texts_are_positives():
     texts = np.array([[1.0, 0], [2, 0], [1, 0], [3, 0]])
-    pairs = _Pairs(texts, texts, np.array([0, 0, 1, 2]), _row_identity(texts))
+    pairs = Pairs(texts, texts, np.array([0, 0, 1, 2]))
     rows = np.arange(4)
     expected = [[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
     np.testing.assert_array_equal(pairs.positives(rows, rows), np.array(expected, bool))
@@ -136,7 +137,7 @@ def test_rows_of_a_group_and_equal_texts_are_positives():
 def test_batches_pair_within_groups_and_visit_every_row():
     groups = np.repeat(np.arange(20), 3)
     rows = np.flatnonzero(groups % 4 > 0)  # others are held out
-    batches = _Batches(groups, rows, 15, np.random.default_rng(0))
+    batches = Batches(groups, rows, 15, np.random.default_rng(0))
     seen, partners = [], set()
     for _ in range(30):
         first, second = batches.draw()
@@ -157,7 +158,7 @@ def test_groups_keep_the_validation_set_apart():
     seen = []
 
     class Spy(Aligner):
-        def _train(self, data, train, valid, rng):
+        def _train(self, data, train, valid, rng, checkpoint=None):
             seen.append((train, valid, data.groups))
             super()._train(data, train, valid, rng)
 
@@ -187,17 +188,22 @@ def test_values_and_masks_of_a_slot_are_dropped_together():
     assert owner["photon_index"] == owner["photon_index known"]
     assert owner["class: polar"] == owner["class known"] == owner["class: dwarf nova"]
     assert owner["periodic"] == owner["periodic known"] != owner["variable"]
-    aligner = Aligner(slot_dropout=0.5)
+    aligner = Aligner(slot_dropout=0.5, prose_dropout=0.4)
     aligner.n_texts_in_ = 10 + N_SLOTS
     texts = np.ones((4000, 10 + N_SLOTS), np.float32)
-    dropped = aligner._drop_slots(texts, np.random.default_rng(0))
-    assert texts.min() == 1 and dropped[:, :10].min() == 1
-    slots = dropped[:, 10:]
+    dropped = aligner._drop_parts(texts, np.random.default_rng(0))
+    assert texts.min() == 1
+    prose, slots = dropped[:, 0], dropped[:, 10:]
+    assert (dropped[:, :10] == prose[:, None]).all()
+    assert 0.17 < (prose == 0).mean() < 0.23
+    assert (dropped.sum(axis=1) > 0).all()  # never both
     for slot in range(_slot_of_column(N_SLOTS).max() + 1):
         own = slots[:, _slot_of_column(N_SLOTS) == slot]
         assert (own == own[:, :1]).all()
-    assert 0.5 < (slots.sum(axis=1) == 0).mean() < 0.65
-    assert 0.2 < slots.mean() < 0.3
+    kept = slots.mean(axis=1)
+    assert 0.47 < (kept == 0).mean() < 0.53
+    assert 0.66 < kept[kept > 0].mean() < 0.74
+    assert (kept == 1).any()
 
 
 def test_slots_help_and_prose_alone_still_works():
@@ -209,7 +215,7 @@ def test_slots_help_and_prose_alone_still_works():
     # The last weights of both: a validation set would pick those that suit bare prose.
     trained_with_drops = Aligner(**options).fit(events, texts, validation_fraction=0)
     never_without = Aligner(**options | {"slot_dropout": 0.0})
-    never_without._drop_slots = lambda texts, rng: texts
+    never_without._drop_parts = lambda texts, rng: texts
     never_without.fit(events, texts, validation_fraction=0)
     assert recall(trained_with_drops, test_events, test_texts) > recall(
         trained_with_drops, test_events, bare) + 0.05
@@ -287,7 +293,7 @@ def test_damaged_and_foreign_files(fitted, tmp_path):
     bad = tmp_path / "bad.safetensors"
     for content, message in [
         (data[:-50], "not a readable"), (b"", "not a readable"), (b"\0" * 64, "not a readable"),
-        (data.replace(b'"version":"1"', b'"version":"7"'), "version '7'"),
+        (data.replace(b'"version":"2"', b'"version":"7"'), "version '7'"),
         (data.replace(b"stingray-align aligner", b"stingray-align nothing"), "not a stingray"),
         (data.replace(b"event_centre", b"event_center"), "complete aligner"),
         (data.replace(b"n_shared", b"n_shaerd"), "complete aligner"),
@@ -312,3 +318,84 @@ def test_an_interrupted_save_leaves_the_old_file(fitted, tmp_path, monkeypatch):
         fitted.save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["aligner.safetensors"]
+
+
+# -- interruptions --------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(monkeypatch, step):
+    """Let the training die in the middle of one step."""
+    from stingray_align.alignment.fitting import Fit
+
+    advance = Fit._advance
+
+    def dying(self, data, augment):
+        if self.step == step:
+            raise Killed
+        advance(self, data, augment)
+
+    monkeypatch.setattr(Fit, "_advance", dying)
+
+
+@pytest.mark.parametrize("step, loss", [(0, "infonce"), (3, "infonce"), (14, "siglip")])
+def test_killed_at_any_step_it_goes_on_and_ends_the_same(tmp_path, monkeypatch, step, loss):
+    events, texts = planted(100, n_slots=4)
+    path = tmp_path / "half.safetensors"
+
+    def fit(**options):
+        aligner = Aligner(**SMALL | {"n_steps": 60, "n_slots": 4, "loss": loss})
+        return aligner.fit(events, texts, **options)
+
+    whole = fit()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, step)
+        fit(checkpoint=path)
+    assert path.exists() == (step >= 2)  # one is written every two steps
+    again = fit(checkpoint=path)
+    assert not path.exists()
+    assert again.history_ == whole.history_ and again.best_step_ == whole.best_step_
+    assert again.logit_scale_ == whole.logit_scale_
+    np.testing.assert_array_equal(again.transform_events(events), whole.transform_events(events))
+    np.testing.assert_array_equal(again.transform_texts(texts), whole.transform_texts(texts))
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, monkeypatch):
+    events, texts = planted(60)
+    path = tmp_path / "half.safetensors"
+    options = SMALL | {"n_steps": 30}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, 5)
+        Aligner(**options).fit(events, texts, checkpoint=path)
+    before = path.read_bytes()
+    for parameters, data in ((options | {"seed": 1}, (events, texts)),
+                             (options | {"learning_rate": 1e-3}, (events, texts)),
+                             (options, (events, texts[::-1]))):
+        with pytest.raises(ValueError, match="other parameters or data"):
+            Aligner(**parameters).fit(*data, checkpoint=path)
+    assert path.read_bytes() == before
+    Aligner(**options | {"progress": True}).fit(events, texts, checkpoint=path)  # the same one
+
+
+# -- sizes and losses -----------------------------------------------------------------------------
+
+
+def test_training_stops_early_when_the_score_gets_no_better():
+    rng = np.random.default_rng(3)
+    events, texts = rng.normal(size=(2, 80, 6))  # nothing to learn
+    aligner = Aligner(**SMALL | {"n_steps": 900}).fit(events, texts)
+    last = aligner.history_[-1][0]
+    assert last < 900 and last == aligner.best_step_ + 300
+    whole = Aligner(**SMALL | {"n_steps": 90}).fit(events, texts, validation_fraction=0)
+    assert whole.history_[-1][0] == whole.best_step_ == 90
+
+
+def test_the_sigmoid_loss_recovers_a_planted_truth_too():
+    events, texts = planted(400, seed=1)
+    aligner = Aligner(**SMALL | {"loss": "siglip", "n_steps": 300}).fit(*planted(1000))
+    assert recall(aligner, events, texts) > 0.6
+    with pytest.raises(ValueError, match="infonce, siglip"):
+        Aligner(**SMALL | {"loss": "hinge"}).fit(events, texts)

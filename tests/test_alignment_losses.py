@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from stingray_align.alignment.losses import GroupedInfoNCE, grouped_info_nce
+from stingray_align.alignment.losses import ContrastiveLoss, grouped_info_nce, grouped_siglip
 from torch.nn import functional
 
 
@@ -83,7 +83,7 @@ def test_scale_is_learnt_and_clamped_at_100():
     eye = torch.eye(5, dtype=bool)
     assert float(grouped_info_nce(events, texts, eye, 1e4)) == pytest.approx(
         float(grouped_info_nce(events, texts, eye, 100.0)), rel=1e-12)
-    loss = GroupedInfoNCE().double()
+    loss = ContrastiveLoss().double()
     assert float(loss.log_scale.detach().exp()) == pytest.approx(1 / 0.07, rel=1e-6)
     loss(events, texts, eye).backward()
     assert float(loss.log_scale.grad.abs()) > 0
@@ -91,3 +91,33 @@ def test_scale_is_learnt_and_clamped_at_100():
         loss.log_scale.fill_(9.0)
     loss.clamp_()
     assert float(loss.log_scale.detach().exp()) == pytest.approx(100.0, rel=1e-6)
+
+
+def test_sigmoid_loss_matches_the_definition():
+    rng = np.random.default_rng(7)
+    events, texts = unit(rng, 4), unit(rng, 6)
+    positives = torch.from_numpy(rng.random((4, 6)) < 0.4)
+    logits = 8.0 * np.asarray(events) @ np.asarray(texts).T - 3.0
+    right = 1 / (1 + np.exp(np.where(np.asarray(positives), -logits, logits)))
+    got = float(grouped_siglip(events, texts, positives, 8.0, -3.0))
+    assert got == pytest.approx(-np.log(right).sum() / 4, rel=1e-12)
+
+
+def test_sigmoid_loss_rewards_every_known_positive():
+    vectors = torch.eye(4, dtype=torch.float64)[[0, 0, 1, 1]]
+    groups = torch.tensor([0, 0, 1, 1])
+    same = groups[:, None] == groups
+    assert float(grouped_siglip(vectors, vectors, same, 60.0, -30.0)) < 1e-8
+    alone = grouped_siglip(vectors, vectors, torch.eye(4, dtype=bool), 60.0, -30.0)
+    assert float(alone) == pytest.approx(30, rel=1e-6)  # of four rows, one wrong by 30 each
+
+
+def test_scale_and_bias_of_the_sigmoid_loss_are_learnt():
+    rng = np.random.default_rng(8)
+    events, texts = unit(rng, 5), unit(rng, 5)
+    loss = ContrastiveLoss("siglip").double()
+    assert float(loss.bias.detach()) == -10
+    assert float(loss.log_scale.detach().exp()) == pytest.approx(10, rel=1e-6)
+    loss(events, texts, torch.eye(5, dtype=bool)).backward()
+    assert float(loss.log_scale.grad.abs()) > 0 and float(loss.bias.grad.abs()) > 0
+    assert len(list(ContrastiveLoss().parameters())) == 1

@@ -259,7 +259,95 @@ def test_linear_baselines_find_a_linear_relation_and_shuffling_kills_it():
               for name, result in results.items()}
     assert recall["ridge"].value > 0.9 and recall["CCA"].value > 0.9
     assert abs(recall["shuffled pairs"].value - 0.05) < 4 * recall["shuffled pairs"].error
-    assert set(results.to_table()["what"]) == set(results)
+    assert set(results.to_table()["method"]) == {*results, "chance"}
+
+
+def noisy_pairs(noise, seed=0, n=600):
+    """Texts stand for themselves, events are the same with noise of its own for each row."""
+    rng = np.random.default_rng(seed)
+    texts = rng.normal(size=(n, 12))
+    return texts + np.asarray(noise).reshape(-1, 1) * rng.normal(size=(n, 12)), texts
+
+
+def test_recall_by_counts_and_class_is_that_of_the_part():
+    noise = np.where(np.arange(600) < 300, 0.1, 20.0)
+    labels = np.array(["bright", "faint"])[(noise > 1).astype(int)]
+    counts = np.where(noise > 1, 10, 1000) + np.arange(600) % 7
+    result = evaluate.retrieval(*noisy_pairs(noise), labels=labels, counts=counts)
+    table = result.by_counts(2)
+    assert list(table["photons"]) == ["10 to 16", "1000 to 1006"]
+    assert table["n"].tolist() == [300, 300]
+    assert table["events to texts"][1] == 1 and table["events to texts"][0] < 0.3
+    assert table["rank in class"][1] < 0.01 < 0.2 < table["rank in class"][0]
+    by_class = result.by_class()
+    assert list(by_class["class"]) == ["bright", "faint"]
+    np.testing.assert_array_equal(by_class["texts to events"], table["texts to events"][::-1])
+    assert by_class["events to texts"].mean() == pytest.approx(result.hits()[0].mean())
+    plain = evaluate.retrieval(*noisy_pairs(noise))
+    with pytest.raises(ValueError, match="counts"):
+        plain.by_counts()
+    with pytest.raises(ValueError, match="labels"):
+        plain.by_class()
+
+
+def test_share_of_the_ceiling_and_lead_use_the_same_sources():
+    good, best, chance = (evaluate.retrieval(*noisy_pairs(noise)) for noise in (1.5, 0.7, 1e9))
+    share = evaluate.fraction_of_ceiling(good, best)
+    recall = [r.hits().mean() for r in (good, best)]
+    assert share.value == pytest.approx((recall[0] - 0.05) / (recall[1] - 0.05))
+    assert evaluate.fraction_of_ceiling(best, best) == (1, 0, 1, 1)
+    assert abs(evaluate.fraction_of_ceiling(chance, best).value) < 0.05
+    one_way = evaluate.fraction_of_ceiling(good, best, direction="texts to events", percent=10)
+    hits = [r.hits(10)[1].mean() for r in (good, best)]
+    assert one_way.value == pytest.approx((hits[0] - 0.1) / (hits[1] - 0.1))
+    lead = evaluate.lead_over(best, good)
+    assert lead.value == pytest.approx(recall[1] - recall[0]) and lead.value > 5 * lead.error
+    separate = np.hypot(*(r.estimates["events to texts"]["Recall@5 %"].error
+                          for r in (good, best)))
+    assert 0 < lead.error < separate
+    assert evaluate.lead_over(good, good)[:2] == (0, 0)
+    with pytest.raises(ValueError, match="same pairs"):
+        evaluate.lead_over(good, evaluate.retrieval(*noisy_pairs(1.0, n=500)))
+
+
+def test_a_retrieval_report_puts_methods_beside_the_ceiling():
+    labels = np.arange(600) % 5
+    methods = {name: evaluate.retrieval(*noisy_pairs(noise), labels=labels,
+                                        counts=np.arange(600))
+               for name, noise in (("ours", 1.0), ("features", 3.0), ("truth", 0.5))}
+    comparison = evaluate.RetrievalComparison("familiar", methods)
+    rows = comparison.to_table()
+    assert list(rows["method"][::2]) == ["ours", "features", "truth", "chance"]
+    assert rows["Recall@5 %"][0] == pytest.approx(methods["ours"].hits()[0].mean())
+    assert rows["Recall@5 %"][-1] == pytest.approx(0.05)
+    report = evaluate.RetrievalReport("test", {"familiar": comparison}, ceiling="truth",
+                                      beside="features")
+    table = {row["method"]: row for row in report.to_table()}
+    share = evaluate.fraction_of_ceiling(methods["ours"], methods["truth"])
+    row = table["share of the ceiling"]
+    assert (row["familiar"], row["familiar error"]) == share[:2]
+    assert table["features"]["familiar"] == methods["features"].hits().mean()
+    ahead = evaluate.lead_over(methods["ours"], methods["features"])
+    assert table["lead in sigma"]["familiar"] == ahead.value / ahead.error > 3
+    printed = str(report)
+    for words in ("Recall@1 %", "ours by photon counts: familiar", "ours by class", "MRR", "±"):
+        assert words in printed
+    assert max(map(len, printed.splitlines())) < 140
+
+
+def test_truth_vectors_hold_what_is_known_and_mask_the_rest():
+    from stingray_align.datasets import simulate_population
+
+    truth = simulate_population(60, seed=2, summaries=0).truth
+    vectors = evaluate.truth_vectors(truth)
+    assert np.isfinite(vectors).all() and vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors[:, :41].sum(axis=1), 2)  # one class, one time shape
+    values, known = vectors[:, 41::2], vectors[:, 42::2]
+    periods = np.asarray(truth["period"].value)
+    np.testing.assert_array_equal(known[:, 5] == 1, np.isfinite(periods))
+    assert (values[known == 0] == 0).all() and values.min() >= -4
+    some = np.isfinite(periods)
+    np.testing.assert_allclose(values[some, 5], (np.log10(periods[some]) - 3) / 1.5, atol=1e-5)
 
 
 # -- regression -----------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ of projected sources then answers sentences with sources and photons with senten
 
 import importlib
 
-__all__ = ["Aligner", "AlignedCatalog", "Interpretation", "align", "grouped_info_nce"]
+__all__ = ["Aligner", "AlignedCatalog", "Interpretation", "align", "grouped_info_nce",
+           "grouped_siglip"]
 
 _HOMES = {
     "Aligner": "aligner",
@@ -15,6 +16,7 @@ _HOMES = {
     "Interpretation": "interpretation",
     "align": "training",
     "grouped_info_nce": "losses",
+    "grouped_siglip": "losses",
 }
 
 

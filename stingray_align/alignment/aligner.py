@@ -6,42 +6,24 @@ all others apart. After it, the cosine between any two projections, whatever sid
 says how well they match.
 """
 
-import math
-
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from torch import nn
-from torch.nn import functional
 
 from .._files import BUNDLED, read_tensors, write_tensors
 from ..errors import MissingModelError, ModelFileError
 from ..text.slots import N_SLOTS, slot_names
-from .losses import GroupedInfoNCE
+from .fitting import Batches, Fit, Pairs, Sizes, identity_of, sizes_for
+from .heads import Head, TextHead
+from .losses import LOSSES, ContrastiveLoss
 
 __all__ = ["Aligner"]
 
-_KIND, _VERSION = "aligner", 1
+_KIND, _VERSION = "aligner", 2
 _CLIP = 6.0  # robust standard deviations; no single entry may dominate a vector
-_WARM_UP = 0.05  # share of the steps
-_CHECKS = 30  # how often the validation score is looked at
+_LEAST_KEPT = 0.4  # share of the slots that a text keeps, unless it loses them all
 _VALIDATION_ROWS = 1024  # more would make each check slower, not better
 _CHUNK = 8192  # rows per forward pass outside training
-
-
-class _Head(nn.Module):
-    def __init__(self, n_in, n_hidden, n_out, dropout):
-        super().__init__()
-        self.first = nn.Linear(n_in, n_hidden)
-        self.second = nn.Linear(n_hidden, n_hidden)
-        self.norm = nn.LayerNorm(n_hidden)
-        self.last = nn.Linear(n_hidden, n_out)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x):
-        hidden = self.dropout(functional.gelu(self.first(x)))
-        hidden = hidden + self.dropout(functional.gelu(self.second(hidden)))
-        return functional.normalize(self.last(self.norm(hidden)), dim=1)
 
 
 class Aligner(BaseEstimator):
@@ -52,21 +34,28 @@ class Aligner(BaseEstimator):
     n_shared : int, optional
         Dimension of the shared space.
     n_hidden : int, optional
-        Width of both heads.
+        Width of both heads; by default chosen from the number of sources (Notes).
     dropout : float, optional
-        Share of hidden units dropped in training.
+        Share of hidden units dropped in training; by default chosen, too.
     n_slots : int, optional
         The last ``n_slots`` columns of a text vector are slots
         (`stingray_align.text.slots.slot_vector`); 0 for none.
     slot_dropout : float, optional
         Probability with which a text loses all its slots in training; of the others each loses a
-        random share. It makes prose without any slots usable.
+        random share, up to 60 %. It makes prose without any slots usable.
     learning_rate : float, optional
         Peak rate of AdamW, after a warm-up and before a cosine decay.
+    prose_dropout : float, optional
+        Probability with which a text that keeps slots loses its prose in training. It keeps facts
+        usable whose wording is new.
+    loss : {"infonce", "siglip"}, optional
+        `~stingray_align.alignment.grouped_info_nce` or
+        `~stingray_align.alignment.grouped_siglip`.
     batch_size : int, optional
-        Pairs per step (fewer if there are fewer).
+        Pairs per step (fewer if there are fewer); by default chosen.
     n_steps : int, optional
-        Optimiser steps. Fewer than 500 underfit whatever the data (dropout).
+        Most optimiser steps; by default chosen. Fewer than 500 underfit whatever the data
+        (dropout).
     seed : int, optional
         Same data and seed, same result (on one machine and number of threads).
     progress : bool, optional
@@ -74,6 +63,8 @@ class Aligner(BaseEstimator):
 
     Attributes
     ----------
+    sizes_ : Sizes
+        ``n_hidden``, ``dropout``, ``batch_size`` and ``n_steps`` that were given or chosen.
     n_events_in_, n_texts_in_ : int
         Lengths of the vectors on both sides.
     feature_names_ : tuple of str or None
@@ -91,6 +82,12 @@ class Aligner(BaseEstimator):
 
     Notes
     -----
+    Sizes that are not given follow from the number of groups outside the validation set:
+    steps as 15 times their square root, in hundreds, from 600 to 5000; batches of 256 pairs
+    below 4,000 groups and of 512 above; width 256 and dropout 0.5.
+
+    Training ends when a third of the steps has brought no better score on the validation set.
+
     Event vectors are standardised by median and the 16-84 % range of the training rows and clipped
     at 6, so outliers cannot explode; text vectors by mean and a common standard deviation, slots
     not at all.
@@ -114,14 +111,16 @@ class Aligner(BaseEstimator):
     ((200, 200), True)
     """
 
-    def __init__(self, *, n_shared=128, n_hidden=256, dropout=0.5, n_slots=N_SLOTS,
-                 slot_dropout=0.5, learning_rate=2e-3, batch_size=512, n_steps=2500, seed=0,
-                 progress=False):
+    def __init__(self, *, n_shared=128, n_hidden=None, dropout=None, n_slots=N_SLOTS,
+                 slot_dropout=0.35, prose_dropout=0.3, loss="infonce", learning_rate=2e-3,
+                 batch_size=None, n_steps=None, seed=0, progress=False):
         self.n_shared = n_shared
         self.n_hidden = n_hidden
         self.dropout = dropout
         self.n_slots = n_slots
         self.slot_dropout = slot_dropout
+        self.prose_dropout = prose_dropout
+        self.loss = loss
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.n_steps = n_steps
@@ -131,7 +130,7 @@ class Aligner(BaseEstimator):
     # -- fitting ------------------------------------------------------------------------------
 
     def fit(self, event_vectors, text_vectors, groups=None, *, validation_fraction=0.1,
-            feature_names=None, text_model=None):
+            feature_names=None, text_model=None, checkpoint=None):
         """Train both heads.
 
         Parameters
@@ -151,6 +150,10 @@ class Aligner(BaseEstimator):
             Names of the event vectors' entries (``Embedding.feature_names``), checked later on.
         text_model : str, optional
             Name of the text encoder, remembered.
+        checkpoint : str or Path, optional
+            File to write the state of the training to, 30 times on the way. If it is there, the
+            training goes on from it and ends as it would have without the interruption; it is
+            removed at the end.
 
         Returns
         -------
@@ -160,7 +163,8 @@ class Aligner(BaseEstimator):
         Raises
         ------
         ValueError
-            If shapes do not agree, values are not finite, or there are too few groups.
+            If shapes do not agree, values are not finite, there are too few groups, or the
+            checkpoint belongs to another training.
         """
         events = _matrix(event_vectors, "event_vectors")
         texts = _matrix(text_vectors, "text_vectors")
@@ -190,27 +194,31 @@ class Aligner(BaseEstimator):
                 "two outside the validation set"
             )
 
+        chosen = sizes_for(n_groups - len(held_out))
+        given = {name: getattr(self, name) for name in chosen._fields}
+        self.sizes_ = chosen._replace(**{k: v for k, v in given.items() if v is not None})
         self.n_events_in_, self.n_texts_in_ = events.shape[1], texts.shape[1]
         self.feature_names_ = None if feature_names is None else tuple(map(str, feature_names))
         self.text_model_ = None if text_model is None else str(text_model)
         self._standardise(events[~is_valid], texts[~is_valid])
-        data = _Pairs(self._scale_events(events), self._scale_texts(texts), groups,
-                      _row_identity(texts))
-        # torch draws initial weights and dropout from its global generator: seed it inside a fork
-        # and leave the caller's state as it was.
+        data = Pairs(self._scale_events(events), self._scale_texts(texts), groups)
+        # torch draws initial weights from its global generator: seed it inside a fork and leave
+        # the caller's state as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self._event_head, self._text_head = self._make_heads()
-            self._train(data, np.flatnonzero(~is_valid), np.flatnonzero(is_valid), rng)
+        self._train(data, np.flatnonzero(~is_valid), np.flatnonzero(is_valid), rng, checkpoint)
         return self
 
     def _check_parameters(self, n_texts_in):
         for name in ("n_shared", "n_hidden", "batch_size", "n_steps"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        for name in ("dropout", "slot_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
+        for name in ("dropout", "slot_dropout", "prose_dropout"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss={self.loss!r} is none of {', '.join(LOSSES)}")
         if not 0 <= self.n_slots < n_texts_in:
             raise ValueError(
                 f"text vectors have {n_texts_in} entries, of which n_slots={self.n_slots} are "
@@ -240,59 +248,24 @@ class Aligner(BaseEstimator):
         return np.clip(scaled, -_CLIP, _CLIP).astype(np.float32)
 
     def _make_heads(self):
-        return (
-            _Head(self.n_events_in_, self.n_hidden, self.n_shared, self.dropout),
-            _Head(self.n_texts_in_, self.n_hidden, self.n_shared, self.dropout),
-        )
+        width, dropout = self.sizes_.n_hidden, self.sizes_.dropout
+        events = Head(self.n_events_in_, width, self.n_shared, dropout)
+        if not self.n_slots:
+            return events, Head(self.n_texts_in_, width, self.n_shared, dropout)
+        return events, TextHead(self.n_texts_in_, width, self.n_shared, dropout, self.n_slots)
 
-    def _train(self, data, train, valid, rng):
-        from tqdm import tqdm
-
-        loss_of = GroupedInfoNCE()
-        parts = nn.ModuleList([self._event_head, self._text_head, loss_of])
-        optimiser = torch.optim.AdamW(parts.parameters(), lr=self.learning_rate)
-        warm = max(1, round(_WARM_UP * self.n_steps))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: _learning_curve(step, warm, self.n_steps)
-        )
-        batches = _Batches(data.groups, train, min(self.batch_size, len(train)), rng)
-        valid = rng.permutation(valid)[:_VALIDATION_ROWS]
-        every = max(1, self.n_steps // _CHECKS)
-        self.history_, best, since = [], (math.inf, None, 0), 0.0
-        bar = tqdm(range(1, self.n_steps + 1), desc="aligning", unit="step",
-                   disable=not self.progress)
-        for step in bar:
-            parts.train()
-            rows, partners = batches.draw()
-            events = torch.from_numpy(data.events[rows])
-            texts = torch.from_numpy(self._drop_slots(data.texts[partners], rng))
-            positives = torch.from_numpy(data.positives(rows, partners))
-            loss = loss_of(self._event_head(events), self._text_head(texts), positives)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            loss_of.clamp_()
-            schedule.step()
-            since += float(loss.detach())
-            if step % every == 0 or step == self.n_steps:
-                current = since / (((step - 1) % every) + 1)
-                since = 0.0
-                if not math.isfinite(current):
-                    raise FloatingPointError(
-                        "the alignment loss is not finite: lower learning_rate"
-                    )
-                if len(valid):
-                    parts.eval()
-                    current = self._validation_score(data, valid)
-                self.history_.append((step, current))
-                bar.set_postfix(score=f"{current:.3f}")
-                if current < best[0] or not len(valid):
-                    weights = {k: v.detach().clone() for k, v in parts.state_dict().items()}
-                    best = (current, weights, step)
-        parts.load_state_dict(best[1])
-        parts.eval()
-        self.best_step_ = best[2]
-        self.logit_scale_ = float(loss_of.log_scale.detach().exp())
+    def _train(self, data, train, valid, rng, checkpoint=None):
+        _, _, batch_size, n_steps = self.sizes_
+        fit = Fit(
+            (self._event_head, self._text_head), ContrastiveLoss(self.loss),
+            Batches(data.groups, train, min(batch_size, len(train)), rng), n_steps=n_steps,
+            learning_rate=self.learning_rate, checkpoint=checkpoint,
+            identity=identity_of(self.get_params() | {"progress": None}, data, train))
+        valid = np.random.default_rng(self.seed).permutation(valid)[:_VALIDATION_ROWS]
+        score = (lambda: self._validation_score(data, valid)) if len(valid) else None
+        fit.run(data, self._drop_parts, score, self.progress)
+        self.history_, self.best_step_ = fit.history, fit.best_step
+        self.logit_scale_ = float(fit.loss.log_scale.detach().exp())
 
     @torch.no_grad()
     def _validation_score(self, data, valid):
@@ -310,18 +283,23 @@ class Aligner(BaseEstimator):
                 scores.append(float((1.0 + (better & wrong).sum(dim=1)).log().mean()))
         return float(np.mean(scores))
 
-    def _drop_slots(self, texts, rng):
+    def _drop_parts(self, texts, rng):
+        """Texts as they are shown in training: without slots, with some, or without the prose."""
         if not self.n_slots:
             return texts
         slot_of_column = _slot_of_column(self.n_slots)
-        n = len(texts)
+        n, n_prose = len(texts), self.n_texts_in_ - self.n_slots
         # Values and masks of a slot go together: a mask without its value would be a lie. How many
-        # go differs from text to text, since queries state anything from one fact to all.
-        share = rng.random((n, 1))
+        # go differs from text to text, since queries state few facts or many.
+        share = 1 - (1 - _LEAST_KEPT) * rng.random((n, 1))
         kept = rng.random((n, slot_of_column.max() + 1)) < share
-        kept &= rng.random((n, 1)) >= self.slot_dropout
+        fate = rng.random((n, 1))
+        kept &= fate >= self.slot_dropout
+        # From slots alone the model learns not to lean on wording that it knows.
+        told = fate < 1 - self.prose_dropout * (1 - self.slot_dropout)
         texts = texts.copy()
-        texts[:, self.n_texts_in_ - self.n_slots:] *= kept[:, slot_of_column]
+        texts[:, n_prose:] *= kept[:, slot_of_column]
+        texts[:, :n_prose] *= told
         return texts
 
     # -- projecting ---------------------------------------------------------------------------
@@ -433,6 +411,7 @@ class Aligner(BaseEstimator):
             "n_texts_in": self.n_texts_in_, "feature_names": self.feature_names_,
             "text_model": self.text_model_, "history": self.history_,
             "best_step": self.best_step_, "logit_scale": self.logit_scale_,
+            "sizes": self.sizes_,
         }
         write_tensors(path, tensors, kind=_KIND, version=_VERSION, about=about)
 
@@ -459,6 +438,7 @@ class Aligner(BaseEstimator):
         try:
             self = cls(**about["parameters"])
             self.n_events_in_, self.n_texts_in_ = about["n_events_in"], about["n_texts_in"]
+            self.sizes_ = Sizes(*about["sizes"])
             names = about["feature_names"]
             self.feature_names_ = None if names is None else tuple(names)
             self.text_model_ = about["text_model"]
@@ -503,55 +483,12 @@ class Aligner(BaseEstimator):
         return cls.load(path)
 
 
-class _Pairs:
-    """Scaled rows with what they are about (group) and what they say (text identity)."""
-
-    def __init__(self, events, texts, groups, identity):
-        self.events, self.texts, self.groups, self.identity = events, texts, groups, identity
-
-    def positives(self, rows, columns):
-        same_group = self.groups[rows][:, None] == self.groups[columns]
-        return same_group | (self.identity[rows][:, None] == self.identity[columns])
-
-
-class _Batches:
-    """Batches without end: every row once per round, each with a random text of its group."""
-
-    def __init__(self, groups, rows, batch_size, rng):
-        self.rows, self.batch_size, self.rng = rows, batch_size, rng
-        self.sorted = rows[np.argsort(groups[rows], kind="stable")]
-        ordered = groups[self.sorted]
-        self.first = np.searchsorted(ordered, groups)
-        self.count = np.searchsorted(ordered, groups, side="right") - self.first
-        self.queue = np.empty(0, dtype=int)
-
-    def draw(self):
-        if len(self.queue) < self.batch_size:
-            self.queue = np.concatenate([self.queue, self.rng.permutation(self.rows)])
-        rows, self.queue = np.split(self.queue, [self.batch_size])
-        step = (self.rng.random(len(rows)) * self.count[rows]).astype(int)
-        return rows, self.sorted[self.first[rows] + step]
-
-
-def _learning_curve(step, warm, total):
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))
-
-
 def _slot_of_column(n_slots):
     """Number of the slot each column belongs to: values and masks of a slot share one."""
     if n_slots != N_SLOTS:
         return np.arange(n_slots)
     owners = [name.split(":")[0].removesuffix(" known") for name in slot_names()]
     return np.unique(owners, return_inverse=True)[1]
-
-
-def _row_identity(texts):
-    """A number per row that is equal for equal rows."""
-    raw = np.ascontiguousarray(texts.astype(np.float32))
-    seen = {}
-    return np.array([seen.setdefault(row.tobytes(), len(seen)) for row in raw])
 
 
 def _matrix(values, name, *, may_be_empty=False):

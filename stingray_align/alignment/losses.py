@@ -1,4 +1,4 @@
-r"""The contrastive loss that pulls a source and its descriptions together.
+r"""The contrastive losses that pull a source and its descriptions together.
 
 For unit vectors :math:`x_i` (events) and :math:`y_j` (texts) and an inverse temperature :math:`s`
 the similarity is :math:`s\,x_i \cdot y_j`. InfoNCE asks that each row picks out its own column
@@ -7,6 +7,9 @@ same source and identical summaries are right answers too, and calling them wron
 model to tell apart what is the same. The loss averages the log probability over all right answers
 (the "outside" form of Khosla et al., whose gradient weights every positive), for rows and for
 columns, and takes the mean of the two.
+
+The sigmoid loss asks of every pair on its own whether row and column belong together, with a
+learnable bias :math:`b` for how rare that is. Several right answers need no averaging there.
 """
 
 import math
@@ -14,10 +17,12 @@ import math
 import torch
 from torch.nn import functional
 
-__all__ = ["GroupedInfoNCE", "grouped_info_nce"]
+__all__ = ["ContrastiveLoss", "LOSSES", "grouped_info_nce", "grouped_siglip"]
 
+LOSSES = ("infonce", "siglip")
 MAX_LOGIT_SCALE = 100.0
-_FIRST_TEMPERATURE = 0.07
+_FIRST_SCALE = {"infonce": 1 / 0.07, "siglip": 10.0}
+_FIRST_BIAS = -10.0
 
 
 def grouped_info_nce(events, texts, positives, logit_scale):
@@ -65,20 +70,72 @@ def _one_way(logits, positives):
     return -mean_log[has_any].mean()
 
 
-class GroupedInfoNCE(torch.nn.Module):
-    """:func:`grouped_info_nce` with a learnable temperature, started at 0.07.
+def grouped_siglip(events, texts, positives, logit_scale, bias):
+    r"""Sigmoid loss of all pairs of a batch, with any number of positives per anchor.
+
+    With :math:`z_{ij} = 1` where row and column belong together and -1 elsewhere,
+
+    .. math::
+
+        L = -\frac{1}{n} \sum_{ij} \log \sigma\left(z_{ij} (s\, x_i \cdot y_j + b)\right).
+
+    Parameters
+    ----------
+    events : torch.Tensor, shape (n, d)
+        Unit vectors of the event side.
+    texts : torch.Tensor, shape (m, d)
+        Unit vectors of the text side.
+    positives : torch.Tensor of bool, shape (n, m)
+        True where row and column belong together.
+    logit_scale : float or torch.Tensor
+        Inverse temperature; values above 100 are clamped.
+    bias : float or torch.Tensor
+        Added to all logits; negative, because most pairs do not belong together.
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar loss in nats per row.
+
+    References
+    ----------
+    Zhai et al. 2023, arXiv:2303.15343 (equation 1, scale and bias started at 10 and -10).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from stingray_align.alignment.losses import grouped_siglip
+    >>> eye = torch.eye(3)
+    >>> float(grouped_siglip(eye, eye, eye.bool(), 50.0, -25.0)) < 1e-6
+    True
+    """
+    scale = torch.as_tensor(logit_scale, dtype=events.dtype).clamp(max=MAX_LOGIT_SCALE)
+    logits = scale * events @ texts.T + bias
+    return -functional.logsigmoid(torch.where(positives, logits, -logits)).sum() / len(events)
+
+
+class ContrastiveLoss(torch.nn.Module):
+    """One of the losses with its learnable temperature (and bias, for the sigmoid loss).
 
     The logarithm of the inverse temperature is the parameter, so that it stays positive; it is
     clamped at ``log(100)``, above which training becomes unstable.
+
+    Parameters
+    ----------
+    kind : {"infonce", "siglip"}
+        :func:`grouped_info_nce` or :func:`grouped_siglip`.
     """
 
-    def __init__(self):
+    def __init__(self, kind="infonce"):
         super().__init__()
-        self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(_FIRST_TEMPERATURE)))
+        self.log_scale = torch.nn.Parameter(torch.tensor(math.log(_FIRST_SCALE[kind])))
+        self.bias = torch.nn.Parameter(torch.tensor(_FIRST_BIAS)) if kind == "siglip" else None
 
     def forward(self, events, texts, positives):
         """Loss of one batch; arguments as in :func:`grouped_info_nce`."""
-        return grouped_info_nce(events, texts, positives, self.log_scale.exp())
+        if self.bias is None:
+            return grouped_info_nce(events, texts, positives, self.log_scale.exp())
+        return grouped_siglip(events, texts, positives, self.log_scale.exp(), self.bias)
 
     @torch.no_grad()
     def clamp_(self):

@@ -9,6 +9,7 @@ are kept in a work directory, so an interrupted run goes on where it stopped.
 
 import hashlib
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from .aligner import Aligner
 from .catalog import AlignedCatalog
 from .interpretation import read_parameters
 
-__all__ = ["align"]
+__all__ = ["align", "training_pairs"]
 
 _BLOCK = 1000  # sources simulated, embedded and encoded at a time
 _STAGES = ("pairs", "archetypes", "validation, catalogue counts", "validation, bright")
@@ -27,6 +28,38 @@ _ARCHETYPE_COUNTS = (10.0, 10_000.0)  # log-uniform: from barely a source to a c
 _ARCHETYPE_COLUMNS = (
     "name", "class", "instrument", "exposure", "duration", "counts", "flux", "photon_index", "kT",
     "n_h", "hardness", "fractional_variability", "period", "timescale", "time_shape", "ra", "dec")
+
+
+def training_pairs(n, *, model, encoder, seed=0, work=None, progress=True):
+    """The pairs that `align` trains on, with their truth, for aligners to compare with.
+
+    Parameters
+    ----------
+    n : int
+        Sources; each has four rows.
+    model : PoissonAutodecoder
+    encoder : TextEncoder
+    seed : int, optional
+        As of `align`.
+    work : str or Path, optional
+        As of `align`, whose arrays are used if they are there; by default nothing is kept.
+    progress : bool, optional
+        Show a progress bar.
+
+    Returns
+    -------
+    events, texts : ndarray
+        Vectors, row by row.
+    groups : ndarray of int
+        Source of each row.
+    truth : astropy.table.QTable, n rows
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch if work is None else work)
+        folder.mkdir(parents=True, exist_ok=True)
+        maker = _Maker(folder, model, encoder, seed, progress)
+        events, texts, groups, kept = maker.pairs(n, keep=("truth",))
+    return events, texts, groups, kept["truth"]
 
 
 def align(path_out, *, n_pairs=32_000, n_archetypes=5_600, n_validation=2_000, seed=0, model=None,
@@ -76,18 +109,15 @@ def align(path_out, *, n_pairs=32_000, n_archetypes=5_600, n_validation=2_000, s
     names = feature_names(model.n_latent)
     say = print if progress else (lambda *_: None)
 
-    parts = maker.stage("pairs", n_pairs, counts="training", summaries=2, thinned=True, draws=2)
-    # A row is a view with one of the texts; the aligner mixes views and texts of a group.
-    events = np.concatenate([parts["full"], parts["thinned"], parts["draws"][:, 0],
-                             parts["draws"][:, 1]])
-    texts = np.concatenate([parts["texts"][:, i] for i in (0, 1, 0, 1)])
-    groups = np.tile(np.arange(n_pairs), 4)
-    aligner.fit(events, texts, groups, feature_names=names, text_model=encoder.name)
+    events, texts, groups, _ = maker.pairs(n_pairs)
+    aligner.fit(events, texts, groups, feature_names=names, text_model=encoder.name,
+                checkpoint=folder / "aligner.checkpoint.safetensors")
     score = min(value for _, value in aligner.history_)
     say(f"aligner: {n_pairs} sources, typical rank on held-out ones {np.exp(score):.1f} at step "
         f"{aligner.best_step_}, logit scale {aligner.logit_scale_:.1f}")
 
-    archetypes = maker.stage("archetypes", n_archetypes, counts=_ARCHETYPE_COUNTS, keep=True)
+    archetypes = maker.stage("archetypes", n_archetypes, counts=_ARCHETYPE_COUNTS,
+                             keep=("truth", "summaries"))
     catalogue = AlignedCatalog(
         aligner=aligner, table=archetypes["truth"],
         source_vectors=aligner.transform_events(archetypes["full"]),
@@ -96,7 +126,8 @@ def align(path_out, *, n_pairs=32_000, n_archetypes=5_600, n_validation=2_000, s
         text_sources=np.arange(n_archetypes), model=model, encoder=encoder)
 
     held_out = {
-        stage: maker.stage(stage, n_validation, counts=counts, keep=True, draws=_DRAWS)
+        stage: maker.stage(stage, n_validation, counts=counts, keep=("truth", "summaries"),
+                           draws=_DRAWS)
         for stage, counts in zip(_STAGES[2:], ("csc", "bright"))}
     draws = np.concatenate([part["draws"] for part in held_out.values()])
     flat = aligner.transform_events(draws.reshape(-1, draws.shape[-1]))
@@ -127,9 +158,18 @@ class _Maker:
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         self.model_identity = digest.hexdigest()
 
-    def stage(self, stage, n, *, counts, summaries=1, thinned=False, keep=False,
-              draws=0):
-        """Arrays of ``n`` sources; with ``keep`` also their truth and summaries."""
+    def pairs(self, n, *, keep=()):
+        """Event vectors, text vectors, groups, and what else is kept of the training sources."""
+        parts = self.stage("pairs", n, counts="training", summaries=2, thinned=True, draws=2,
+                           keep=keep)
+        # A row is a view with one of the texts; the aligner mixes views and texts of a group.
+        events = np.concatenate([parts["full"], parts["thinned"], parts["draws"][:, 0],
+                                 parts["draws"][:, 1]])
+        texts = np.concatenate([parts["texts"][:, i] for i in (0, 1, 0, 1)])
+        return events, texts, np.tile(np.arange(n), 4), {name: parts[name] for name in keep}
+
+    def stage(self, stage, n, *, counts, summaries=1, thinned=False, keep=(), draws=0):
+        """Arrays of ``n`` sources; on request also their "truth" and "summaries"."""
         from astropy.table import vstack
         from tqdm import tqdm
 
@@ -142,9 +182,10 @@ class _Maker:
                 bar.update(size)
         arrays = {name: np.concatenate([block[name] for block in blocks])
                   for name in blocks[0] if name not in ("truth", "summaries")}
-        if keep:
+        if "truth" in keep:
             arrays["truth"] = vstack([block["truth"] for block in blocks],
                                      metadata_conflicts="silent")
+        if "summaries" in keep:
             arrays["summaries"] = [text for block in blocks for text in block["summaries"]]
         return arrays
 
@@ -161,8 +202,9 @@ class _Maker:
                            lambda: self._encode(population, size))
         block |= self._kept(f"{name}-events", f"{source} {thinned} {draws} {self.model_identity}",
                             lambda: self._embed(population, seed, size, thinned, draws))
-        if keep:
+        if "truth" in keep:
             block["truth"] = _archetype_table(population.truth)
+        if "summaries" in keep:
             block["summaries"] = population.summaries
         return block
 

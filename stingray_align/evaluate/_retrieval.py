@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._report import Comparison, Report, bootstrap, figures
+from ._report import Comparison, Report, bootstrap, figures, joined_errors
 
-__all__ = ["RetrievalResult", "retrieval", "retrieval_baselines"]
+__all__ = ["RetrievalComparison", "RetrievalReport", "RetrievalResult", "fraction_of_ceiling",
+           "lead_over", "linear_maps", "retrieval", "retrieval_baselines"]
 
 PERCENTS = (1, 5, 10)
 DIRECTIONS = ("events to texts", "texts to events")
@@ -18,7 +19,8 @@ _TIE = 1e-9  # cosines closer than this differ by rounding only
 _CHUNK = 512  # rows compared with all others at a time
 
 
-def retrieval(event_vectors, text_vectors, *, labels=None, groups=None, seed=0, n_resamples=400):
+def retrieval(event_vectors, text_vectors, *, labels=None, counts=None, groups=None, seed=0,
+              n_resamples=400):
     """Measure cross-modal retrieval on pairs.
 
     Parameters
@@ -28,6 +30,8 @@ def retrieval(event_vectors, text_vectors, *, labels=None, groups=None, seed=0, 
     labels : array_like, shape (n,), optional
         Class of each row; then the rank among rows of the same class is measured too, which tells
         a class score from a finer match.
+    counts : array_like, shape (n,), optional
+        Photons of each row, for `RetrievalResult.by_counts`.
     groups : array_like, shape (n,), optional
         Source of each row. Other rows of the same source are right answers as well, so they do
         not count as competitors, and the bootstrap resamples sources.
@@ -56,6 +60,7 @@ def retrieval(event_vectors, text_vectors, *, labels=None, groups=None, seed=0, 
     n = len(events)
     groups = np.arange(n) if groups is None else _column(groups, n, "groups")
     labels = None if labels is None else _column(labels, n, "labels")
+    counts = None if counts is None else _column(counts, n, "counts")
     ranks, within = {}, {}
     for direction, (asked, found) in zip(DIRECTIONS, [(events, texts), (texts, events)],
                                          strict=True):
@@ -68,11 +73,12 @@ def retrieval(event_vectors, text_vectors, *, labels=None, groups=None, seed=0, 
         for direction in DIRECTIONS
     }
     return RetrievalResult(ranks=ranks, candidates=candidates, within_class=within,
-                           estimates=estimates, chance=_chance(candidates, labels is not None))
+                           estimates=estimates, chance=_chance(candidates, labels is not None),
+                           groups=groups, labels=labels, counts=counts, seed=seed)
 
 
 def retrieval_baselines(train_events, train_texts, test_events, test_texts, *, labels=None,
-                        groups=None, n_components=64, seed=0):
+                        counts=None, groups=None, n_components=64, seed=0):
     """Measure what linear maps reach where the aligner is used, and what chance looks like.
 
     Parameters
@@ -81,7 +87,7 @@ def retrieval_baselines(train_events, train_texts, test_events, test_texts, *, l
         Event vectors before alignment.
     train_texts, test_texts : array_like, shape (n, n_text_features)
         Text vectors before alignment.
-    labels, groups : array_like, shape (n_test,), optional
+    labels, counts, groups : array_like, shape (n_test,), optional
         As in `retrieval`.
     n_components : int, optional
         Principal components kept on each side before the canonical correlation.
@@ -90,7 +96,7 @@ def retrieval_baselines(train_events, train_texts, test_events, test_texts, *, l
 
     Returns
     -------
-    Comparison of RetrievalResult
+    RetrievalComparison
         By name: ``ridge`` (events predict the text vector; leave-one-out choice of the penalty),
         ``CCA`` (canonical variates weighted by their correlation), and ``shuffled pairs`` (the
         ridge regression trained on wrong partners: must be chance, or the evaluation leaks).
@@ -99,30 +105,47 @@ def retrieval_baselines(train_events, train_texts, test_events, test_texts, *, l
     ----------
     Hotelling 1936, Biometrika 28, 321 (canonical correlation).
     """
+    maps = linear_maps(train_events, train_texts, n_components=n_components, seed=seed)
+    return RetrievalComparison("Retrieval by linear maps", {
+        name: retrieval(*project(test_events, test_texts), labels=labels, counts=counts,
+                        groups=groups, seed=seed)
+        for name, project in maps.items()})
+
+
+def linear_maps(train_events, train_texts, *, n_components=64, seed=0):
+    """Fit the maps of `retrieval_baselines`, to be used on several test sets.
+
+    Parameters
+    ----------
+    train_events : array_like, shape (n, n_event_features)
+    train_texts : array_like, shape (n, n_text_features)
+    n_components, seed : int, optional
+        As in `retrieval_baselines`.
+
+    Returns
+    -------
+    dict of callable
+        Name to a function of event and text vectors that returns both in one space.
+    """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train_events, test_events = np.asarray(train_events, float), np.asarray(test_events, float)
-    mean = np.mean(train_texts, axis=0)
-    train_texts, test_texts = np.asarray(train_texts) - mean, np.asarray(test_texts) - mean
+    train_events, mean = np.asarray(train_events, float), np.mean(train_texts, axis=0)
+    train_texts = np.asarray(train_texts) - mean
     rng = np.random.default_rng(seed)
 
     def ridge(texts):
         fit = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 7)))
-        return fit.fit(train_events, texts).predict(test_events)
+        fit.fit(train_events, texts)
+        return lambda events, own: (fit.predict(np.asarray(events, float)), np.asarray(own) - mean)
 
-    spaces = {
-        "ridge": (ridge(train_texts), test_texts),
-        "CCA": _canonical(train_events, train_texts, test_events, test_texts, n_components),
-        "shuffled pairs": (ridge(rng.permutation(train_texts)), test_texts),
-    }
-    return Comparison("Retrieval by linear maps", {
-        name: retrieval(*pair, labels=labels, groups=groups, seed=seed)
-        for name, pair in spaces.items()})
+    return {"ridge": ridge(train_texts),
+            "CCA": _canonical(train_events, train_texts, mean, n_components),
+            "shuffled pairs": ridge(rng.permutation(train_texts))}
 
 
-def _canonical(train_events, train_texts, test_events, test_texts, n_components):
+def _canonical(train_events, train_texts, mean, n_components):
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -136,8 +159,9 @@ def _canonical(train_events, train_texts, test_events, test_texts, n_components)
     events, texts = whitener(train_events), whitener(train_texts)
     cross = events.transform(train_events).T @ texts.transform(train_texts) / len(train_events)
     left, correlation, right = np.linalg.svd(cross, full_matrices=False)
-    return (events.transform(test_events) @ left * correlation,
-            texts.transform(test_texts) @ right.T * correlation)
+    return lambda own, words: (
+        events.transform(np.asarray(own, float)) @ left * correlation,
+        texts.transform(np.asarray(words) - mean) @ right.T * correlation)
 
 
 def _unit(vectors, name):
@@ -228,6 +252,10 @@ class RetrievalResult(Report):
         ``"median rank / N"``, ``"mean reciprocal rank"``, with labels ``"median rank in class"``.
     chance : dict of float
         What random ranks would give.
+    groups, labels, counts : ndarray or None, shape (n,)
+        Source, class and photons of each row, if given.
+    seed : int
+        Of the bootstrap.
     """
 
     primary_is = "Recall@1 % of texts from events (chance 0.01)"
@@ -237,6 +265,10 @@ class RetrievalResult(Report):
     within_class: dict
     estimates: dict
     chance: dict
+    groups: np.ndarray
+    labels: np.ndarray | None = None
+    counts: np.ndarray | None = None
+    seed: int = 0
 
     title = property(lambda self: f"Retrieval among {len(self.candidates)} pairs")
     notes = ("Errors: bootstrap over sources. lift: events to texts over chance.",)
@@ -257,3 +289,270 @@ class RetrievalResult(Report):
                          forth.value / chance))
         return figures(rows, ["figure", DIRECTIONS[0], "error", DIRECTIONS[1], "error 2",
                               "chance", "lift"], formats={"lift": ".1f", "chance": ".4f"})
+
+    def hits(self, percent=5):
+        """Whether the partner is among the first so many per cent.
+
+        Parameters
+        ----------
+        percent : float, optional
+
+        Returns
+        -------
+        ndarray of bool, shape (2, n)
+            Events to texts, and texts to events.
+        """
+        return np.array([self.ranks[d] <= _cut(percent, self.candidates) for d in DIRECTIONS])
+
+    def recall(self, percent=5):
+        """Recall@percent, mean of both directions.
+
+        Parameters
+        ----------
+        percent : float, optional
+
+        Returns
+        -------
+        Estimate
+        """
+        hits = self.hits(percent).mean(axis=0)
+        return bootstrap(lambda rows: hits[rows].mean(), len(hits), groups=self.groups,
+                         seed=self.seed)
+
+    def by_counts(self, n_bins=10):
+        """Recall@5 % of sources of similar photon counts, found among all sources.
+
+        Parameters
+        ----------
+        n_bins : int, optional
+            Bins of equally many sources.
+
+        Returns
+        -------
+        astropy.table.QTable
+            One row each; with labels also the median place within the class.
+
+        Raises
+        ------
+        ValueError
+            If no counts were given.
+        """
+        if self.counts is None:
+            raise ValueError("No photon counts were given: retrieval(..., counts=...).")
+        edges = np.quantile(self.counts, np.linspace(0, 1, n_bins + 1)[1:-1])
+        bins = np.searchsorted(edges, self.counts, side="right")
+        parts = [(f"{self.counts[bins == b].min():.0f} to {self.counts[bins == b].max():.0f}",
+                  np.flatnonzero(bins == b)) for b in np.unique(bins)]
+        return self._parts("photons", parts)
+
+    def by_class(self):
+        """Recall@5 % of the sources of each class, found among all sources.
+
+        Returns
+        -------
+        astropy.table.QTable
+            One row each, the best class first, with the median place within the class.
+
+        Raises
+        ------
+        ValueError
+            If no labels were given.
+        """
+        if self.labels is None:
+            raise ValueError("No labels were given: retrieval(..., labels=...).")
+        table = self._parts("class", [(str(name), np.flatnonzero(self.labels == name))
+                                      for name in np.unique(self.labels)])
+        return table[np.argsort(-(table[DIRECTIONS[0]] + table[DIRECTIONS[1]]), kind="stable")]
+
+    def _parts(self, name, parts):
+        hits = self.hits().astype(float)
+        places = [self.within_class[d] for d in DIRECTIONS]
+        in_class = self.labels is not None
+        rows = []
+        for label, members in parts:
+            def statistic(chosen, members=members):
+                own = members[chosen]
+                out = list(hits[:, own].mean(axis=1))
+                return out + [np.nanmedian(np.concatenate([p[own] for p in places]))
+                              if in_class and any(np.isfinite(p[own]).any() for p in places)
+                              else np.nan]
+            forth, back, place = bootstrap(statistic, len(members), groups=self.groups[members],
+                                           seed=self.seed, n_resamples=200)
+            rows.append((label, len(members), forth.value, forth.error, back.value, back.error)
+                        + (place.value, place.error) * in_class)
+        return figures(rows, [name, "n"] + [f"{d}{e}" for d in DIRECTIONS for e in ("", " error")]
+                       + ["rank in class", "rank in class error"] * in_class)
+
+
+def fraction_of_ceiling(result, ceiling, *, percent=5, direction=None, n_resamples=400):
+    """Share of what could be had: recall over that of a ceiling, both without chance.
+
+    Parameters
+    ----------
+    result, ceiling : RetrievalResult
+        Of the same pairs, in the same order.
+    percent : float, optional
+        Of Recall@percent.
+    direction : {"events to texts", "texts to events"}, optional
+        By default the mean of both.
+    n_resamples : int, optional
+        Bootstrap samples, of the same sources in both.
+
+    Returns
+    -------
+    Estimate
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stingray_align.evaluate import fraction_of_ceiling, retrieval
+    >>> perfect = retrieval(np.eye(50), np.eye(50))
+    >>> fraction_of_ceiling(perfect, perfect).value
+    1.0
+    """
+    chance = np.mean(_cut(percent, result.candidates) / result.candidates)
+
+    def share(ours, best):
+        return (ours - chance) / (best - chance) if best > chance else np.nan
+
+    return _paired(share, result, ceiling, percent, direction, n_resamples)
+
+
+def lead_over(result, other, *, percent=5, direction=None, n_resamples=400):
+    """How much more is found than by another method, on the same pairs.
+
+    Parameters
+    ----------
+    result, other : RetrievalResult
+        Of the same pairs, in the same order.
+    percent, direction, n_resamples
+        As in `fraction_of_ceiling`.
+
+    Returns
+    -------
+    Estimate
+        Difference in recall. Its error is that of the difference: value over error says how many
+        sigma one is ahead.
+    """
+    return _paired(lambda ours, theirs: ours - theirs, result, other, percent, direction,
+                   n_resamples)
+
+
+def _paired(compare, result, other, percent, direction, n_resamples):
+    if len(result.candidates) != len(other.candidates):
+        raise ValueError(f"These are not the same pairs: {len(result.candidates)} and "
+                         f"{len(other.candidates)}.")
+    chosen = DIRECTIONS if direction is None else (direction,)
+    where = [DIRECTIONS.index(d) for d in chosen]
+    ours, theirs = (r.hits(percent)[where].mean(axis=0) for r in (result, other))
+    return bootstrap(lambda rows: compare(ours[rows].mean(), theirs[rows].mean()), len(ours),
+                     groups=result.groups, seed=result.seed, n_resamples=n_resamples)
+
+
+class RetrievalComparison(Comparison):
+    """Several methods on the same pairs, in one table.
+
+    Parameters
+    ----------
+    title : str
+        What is compared.
+    results : dict of RetrievalResult
+        By method.
+    """
+
+    def to_table(self):
+        """A row for each method and direction; the last row is chance."""
+        rows, names = [], None
+        for name, result in self.items():
+            names = list(result.chance)
+            for direction in DIRECTIONS:
+                own = result.estimates[direction]
+                rows.append((name, direction) + sum(((own[n].value, own[n].error) for n in names),
+                                                    ()))
+        chance = next(iter(self.values())).chance
+        rows.append(("chance", "") + sum(((chance[n], 0.0) for n in names), ()))
+        short = [n.replace("mean reciprocal rank", "MRR").replace("median rank in class",
+                                                                  "rank in class") for n in names]
+        return figures(rows, ["method", "direction"] + [f"{n}{e}" for n in short
+                                                        for e in ("", " error")])
+
+    def tables(self):
+        """The table as it is printed, errors beside their values."""
+        return [joined_errors(self.to_table())]
+
+    __str__ = Report.__str__
+
+
+class RetrievalReport(Report):
+    """The same methods on several kinds of text, with the share of the ceiling.
+
+    Parameters
+    ----------
+    title : str
+        Which sources.
+    comparisons : dict of RetrievalComparison
+        By kind of text, each of the same methods. The first method is the one that is judged, the
+        first kind of text the one that is shown in detail.
+    ceiling, beside : str
+        The method that knows the truth, and the one that ours has to lead.
+    """
+
+    primary_is = "share of the ceiling's Recall@5 %"
+
+    def __init__(self, title, comparisons, *, ceiling, beside):
+        self.title, self.comparisons = title, dict(comparisons)
+        self.ceiling, self.beside = ceiling, beside
+        self.notes = (
+            "Errors: bootstrap over sources. First table: Recall@5 %, mean of both directions; "
+            "share: that over the",
+            "ceiling's, both without chance; lead: by a bootstrap of the same sources. Ranks are "
+            "among all sources;",
+            "rank in class: place among those of the same class, from 0 to 1.")
+
+    @property
+    def detailed(self):
+        """The comparison on the first kind of text."""
+        return next(iter(self.comparisons.values()))
+
+    @property
+    def primary(self):
+        """Share of the ceiling on the first kind of text, an `Estimate`."""
+        ours = next(iter(self.detailed.values()))
+        return fraction_of_ceiling(ours, self.detailed[self.ceiling])
+
+    def to_table(self):
+        """Recall@5 % of all methods, shares of the ceiling and lead, a column for each kind."""
+        columns = {}
+        for kind, comparison in self.comparisons.items():
+            ours, best = next(iter(comparison.values())), comparison[self.ceiling]
+            rows = {name: result.recall() for name, result in comparison.items()}
+            rows["share of the ceiling"] = fraction_of_ceiling(ours, best)
+            for direction in DIRECTIONS:
+                rows[f"share, {direction}"] = fraction_of_ceiling(ours, best, direction=direction)
+            ahead = rows[f"lead over {self.beside}"] = lead_over(ours, comparison[self.beside])
+            # in units of its own error, whose error therefore is one
+            sigma = ahead.value / ahead.error if ahead.error > 0 else np.nan
+            rows["lead in sigma"] = ahead._replace(value=sigma, error=1.0)
+            columns[kind] = rows
+        names = list(next(iter(columns.values())))
+        return figures([[name] + sum(([rows[name].value, rows[name].error]
+                                      for rows in columns.values()), []) for name in names],
+                       ["method"] + [f"{kind}{e}" for kind in columns for e in ("", " error")])
+
+    def tables(self):
+        """What is printed: kinds of text, methods, photon counts, classes."""
+        ours = next(iter(self.detailed.values()))
+        more = [] if ours.counts is None else [ours.by_counts()]
+        more += [] if ours.labels is None else [ours.by_class()]
+        return [joined_errors(table) for table in
+                [self.to_table(), self.detailed.to_table(), *more]]
+
+    def __str__(self):
+        first = next(iter(self.comparisons))
+        own = next(iter(self.detailed))
+        heads = ["Recall@5 % by kind of text", f"All methods: {first}",
+                 f"{own} by photon counts: {first}", f"{own} by class: {first}"]
+        parts = [f"{head}\n{'-' * len(head)}\n" + "\n".join(
+            table.pformat(show_unit=False, max_lines=-1, max_width=-1))
+            for head, table in zip(heads, self.tables())]
+        return "\n\n".join([self.title, *parts, "\n".join(self.notes)])
