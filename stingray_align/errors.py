@@ -3,7 +3,7 @@
 from astropy.utils.exceptions import AstropyUserWarning
 
 __all__ = ["ArchiveError", "DomainShiftWarning", "EventDataError", "EventDataWarning",
-           "MissingModelError", "ModelFileError"]
+           "MissingModelError", "ModelFileError", "PartitionError"]
 
 
 class ArchiveError(OSError):
@@ -20,6 +20,10 @@ class ModelFileError(ValueError):
 
 class MissingModelError(OSError):
     """A text model or an optional package is not on this machine and cannot be fetched."""
+
+
+class PartitionError(OSError):
+    """Partitions of a catalogue on disk could not be read or written; the message names them."""
 
 
 class DomainShiftWarning(AstropyUserWarning):

@@ -18,6 +18,7 @@ from ..errors import MissingModelError, ModelFileError
 from ..photons import Photons
 from ..text.summary import Summary
 from ._search import top_k
+from ._selection import selection
 from .aligner import Aligner
 
 __all__ = ["AlignedCatalog"]
@@ -289,7 +290,7 @@ class AlignedCatalog:
             raise ValueError(f"target must be one of {_TARGETS}, not {target!r}")
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        mask = self._selection(cone, where)
+        mask = selection(self.table, cone, where)
         vector, meta = self._project(what, llm)
         answer = self._nearest(vector, k, target, mask)
         answer.meta.update(meta)
@@ -395,27 +396,6 @@ class AlignedCatalog:
             what = Summary(understood.text, understood.slots)
             meta = {"query": text, "understood": understood.note}
         return self.aligner.transform_texts(text_vectors([what], self._encoder)), meta
-
-    def _selection(self, cone, where):
-        if cone is None and where is None:
-            return None
-        mask = np.ones(len(self), dtype=bool)
-        if where is not None:
-            chosen = np.asarray(where(self.table) if callable(where) else where)
-            if chosen.shape != mask.shape or chosen.dtype != bool:
-                raise ValueError(f"where must give one True or False per source ({len(self)}), "
-                                 f"not an array of {chosen.dtype} with shape {chosen.shape}")
-            mask &= chosen
-        if cone is not None:
-            from astropy.coordinates import SkyCoord
-
-            if not {"ra", "dec"} <= set(self.table.colnames):
-                raise ValueError("a cone needs positions: this catalogue has no 'ra' and 'dec'")
-            centre, radius = cone
-            positions = SkyCoord(u.Quantity(self.table["ra"], u.deg),
-                                 u.Quantity(self.table["dec"], u.deg))
-            mask &= positions.separation(centre) <= radius
-        return mask
 
     # -- what the neighbours say --------------------------------------------------------------
 
