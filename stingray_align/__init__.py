@@ -19,7 +19,7 @@ _OBJECTS = {
     "AlignedCatalog": "alignment",
     "Interpretation": "alignment",
 }
-_ROOMS = ("alignment", "autodecoder", "datasets", "errors", "evaluate", "events", "text")
+_ROOMS = ("alignment", "autodecoder", "datasets", "errors", "evaluate", "events", "scale", "text")
 
 __all__ = ["__version__", *_OBJECTS, *_ROOMS]
 

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 import stingray_align as sa
 
 from . import _benchmarks as benchmarks
+from . import scale
 from ._files import BUNDLED, atomic_file
 from .errors import DomainShiftWarning, EventDataWarning
 
@@ -55,17 +56,26 @@ examples:
   stingray-align query "heavily absorbed, flat spectrum, steady" -k 20 --table found.ecsv
   stingray-align query "eclipses every few hours" --target texts
   stingray-align query "a cooling ember" --llm qwen3 --llm-url http://localhost:8000/v1
-  stingray-align query "pulsations" --catalogue mine --cone "09h55m50s +69d40m47s" 1deg""",
+  stingray-align query "pulsations" --catalogue mine --cone "09h55m50s +69d40m47s" 1deg
+  stingray-align query "pulsations" --catalogue survey-embedded --workers 2""",
     "embed": """\
 Every file holds one source and becomes one row: what was observed, and a column for each feature.
-TABLE may end in .ecsv, .fits, .csv or .parquet. It is written at least once a minute, and the same
-command goes on where an earlier one stopped: files whose names are in TABLE already are skipped.
-Files that cannot be used are listed with the reason and left out. The exit status is 0 if TABLE
-holds any of the given files, and 1 otherwise.
+A folder stands for all event files in it and below it. TABLE may end in .ecsv, .fits, .csv or
+.parquet. It is written at least once a minute, and the same command goes on where an earlier one
+stopped: files whose names are in TABLE already are skipped. Files that cannot be used are listed
+with the reason and left out. The exit status is 0 if TABLE holds any of the given files, and 1
+otherwise.
+
+CATALOGUE is a whole catalogue on disk (HATS) with event lists; then the output is one too, with
+vectors in place of photons. It is written partition by partition; the same command goes on where
+an earlier one was stopped.
 
 examples:
   stingray-align embed sources/*.fits -o features.ecsv
-  stingray-align embed sources/*.fits -o features.parquet --model mine.safetensors""",
+  stingray-align embed archive/ -o features.ecsv
+  stingray-align embed sources/*.fits -o features.parquet --model mine.safetensors
+  stingray-align embed survey -o survey-embedded --workers 2
+  stingray-align embed survey -o survey-embedded --cluster tcp://10.0.0.1:8786""",
     "fetch": """\
 FOLDER gets events/ with an event file for each observation of a source, and sources.ecsv with what
 the catalogue says of them. The same command goes on where an earlier one stopped.
@@ -172,8 +182,14 @@ def _interpret(args):
 
 
 def _query(args):
-    found = _catalogue(args).query(args.text, k=args.k, target=args.target, cone=args.cone,
-                                   llm=_language_model(args))
+    if args.catalogue and scale.is_catalog(args.catalogue):
+        if args.target == "texts":
+            raise ValueError(f"{args.catalogue} holds no texts; ask without --target")
+        found = scale.query(args.catalogue, args.text, k=args.k, cone=args.cone,
+                            llm=_language_model(args), client=args.cluster or args.workers)
+    else:
+        found = _catalogue(args).query(args.text, k=args.k, target=args.target, cone=args.cone,
+                                       llm=_language_model(args))
     if found.meta.get("understood"):
         print(f"Understood as: {found.meta['understood']}\n")
     shown = [name for name in _SHOWN if name in found.colnames]
@@ -189,18 +205,28 @@ def _query(args):
 
 
 def _embed(args):
+    from .datasets import read_event_files
+
+    if any(map(scale.is_catalog, args.files)):
+        return _embed_catalog(args)
     _table_format(args.output)  # a wrong name is better found before the work than after it
+    wanted = list(dict.fromkeys(map(str, _event_files(args.files))))
     model = _model(args)
     identity = _model_identity(args)
     table, done = _started_table(args.output, identity)
-    wanted = list(dict.fromkeys(map(str, args.files)))
+    left = [name for name in wanted if name not in done]
     new, bad, saved = [], {}, time.monotonic()
     try:
-        for name in tqdm([name for name in wanted if name not in done], unit="file", disable=None):
+        for path, events, reason in tqdm(
+                read_event_files(left, read=lambda path: _read(path, args)),
+                total=len(left), unit="file", disable=None):
             try:
-                new.append(_feature_row(name, _read(name, args), model, identity))
+                if reason is None:
+                    new.append(_feature_row(str(path), events, model, identity))
             except (OSError, ValueError) as error:
-                bad[name] = _reason(error)
+                reason = _reason(error)
+            if reason is not None:
+                bad[str(path)] = reason
             if new and time.monotonic() - saved > _SAVE_EVERY:
                 table, new, saved = _appended(table, new, args.output), [], time.monotonic()
     finally:
@@ -211,6 +237,22 @@ def _embed(args):
     print(f"{n_good} of {len(wanted)} files in {args.output}"
           f" ({len(done & set(wanted))} from before)")
     return 0 if n_good else 1
+
+
+def _embed_catalog(args):
+    if len(args.files) > 1:
+        raise ValueError("give one catalogue at a time, and no files beside it")
+    embedded = scale.embed_catalog(args.files[0], args.output, model=args.model,
+                                   client=args.cluster or args.workers)
+    print(f"Catalogue: {args.output} ({len(embedded)} sources)")
+
+
+def _event_files(paths):
+    """The files that were named, and those in the folders that were named."""
+    from .datasets import event_files
+
+    for path in paths:
+        yield from event_files(path) if path.is_dir() else [path]
 
 
 def _fetch_csc(args):
@@ -671,11 +713,13 @@ def _parser():
                           "or with --llm-url a name there")
     sub.add_argument("--llm-url", metavar="URL",
                      help="an endpoint with OpenAI's protocol; its key is in OPENAI_API_KEY")
+    _add_cluster(sub)
 
-    sub = command("embed", _embed, "turn event files into a table of features")
-    sub.add_argument("files", metavar="FILE", nargs="+", type=Path)
-    sub.add_argument("-o", "--output", metavar="TABLE", type=Path, required=True)
+    sub = command("embed", _embed, "turn event files, or a whole catalogue, into features")
+    sub.add_argument("files", metavar="FILE|FOLDER|CATALOGUE", nargs="+", type=Path)
+    sub.add_argument("-o", "--output", metavar="TABLE|CATALOGUE", type=Path, required=True)
     _add_model(sub)
+    _add_cluster(sub)
     _add_format(sub)
 
     sub = command("fetch", None, "bring sources from an archive, with their catalogue values")
@@ -855,6 +899,14 @@ def _add_format(sub):
 def _add_model(sub):
     sub.add_argument("--model", type=Path, metavar="MODEL",
                      help="a trained autodecoder (default: the bundled one)")
+
+
+def _add_cluster(sub):
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=_count, metavar="N",
+                       help="for a whole catalogue: processes that share the work")
+    where.add_argument("--cluster", metavar="ADDRESS",
+                       help="for a whole catalogue: a running Dask cluster that does the work")
 
 
 def _add_benchmark(sub):

@@ -451,4 +451,39 @@ def test_a_full_disk_is_reported_and_survived(folder, embedded, small_disk):
 
 def test_the_package_does_not_import_lsdb():
     code = "import sys, stingray_align.scale; sys.exit('lsdb' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def test_the_command_embeds_and_queries_a_catalogue(folder, embedded, tmp_path, capsys):
+    from stingray_align.cli import main
+
+    output, table = tmp_path / "embedded", tmp_path / "found.ecsv"
+    assert main(["embed", str(folder), "-o", str(output)]) == 0
+    assert "(30 sources)" in capsys.readouterr().out
+    assert partitions(output) == partitions(embedded)
+    assert main(["query", "a flare", "--catalog", str(output), "-k", "3", "--cone",
+                 "150.05d 0d", "4deg", "--table", str(table)]) == 0
+    expected = scale.query(embedded, "a flare", k=3, cone=(SkyCoord("150.05d 0d"), 4 * u.deg))
+    assert QTable.read(table)["name"].tolist() == expected["name"].tolist()
+    assert main(["query", "a flare", "--catalogue", str(output), "--target", "texts"]) == 2
+    assert "holds no texts" in capsys.readouterr().err
+
+
+def test_the_command_takes_a_folder_of_event_files(parts, tmp_path, capsys):
+    from stingray_align.cli import main
+
+    for i, name in enumerate(["b.ecsv", "a.ecsv", "deep/c.ecsv"]):
+        (tmp_path / "archive" / name).parent.mkdir(parents=True, exist_ok=True)
+        parts[1][0][i].write(tmp_path / "archive" / name)
+    (tmp_path / "archive" / "bad.fits").write_text("no event file")
+    output = tmp_path / "features.ecsv"
+    for before in (0, 3):
+        assert main(["embed", str(tmp_path / "archive"), "-o", str(output)]) == 0
+        captured = capsys.readouterr()
+        assert f"3 of 4 files in {output} ({before} from before)" in captured.out
+        assert "left out: " in captured.err and "bad.fits" in captured.err
+    assert [Path(name).name for name in QTable.read(output)["file"]] == ["a.ecsv", "b.ecsv",
+                                                                         "c.ecsv"]
