@@ -3,9 +3,10 @@
 Run ``python benchmarks/search.py``. Random unit vectors are written to a file and searched for the
 ten rows most similar to one query: in half and in single precision, in memory and mapped from the
 file, beside a plain matrix product of numpy that only computes the scores, and beside faiss (exact,
-flat) if it is installed. Every method runs in a process of its own; times are the best of several
-repeats, the columns named ``times`` are ratios to numpy's product, which mean the same on every
-machine.
+flat) if it is installed. Every method runs in a process of its own. Times are the best of several
+repeats, on the clock and of the processor (all threads together, which other work on the machine
+hardly changes); ``times`` is the ratio of the latter to numpy's product, which means the same on
+every machine.
 """
 
 import argparse
@@ -64,10 +65,11 @@ def search(name, folder, k, repeats, threads):
             return top_k(query, vectors, k)[1]
     times = []
     for _ in range(repeats):
-        begin = time.perf_counter()
+        begin = time.perf_counter(), time.process_time()
         found = run()
-        times.append(time.perf_counter() - begin)
-    return {"seconds": min(times), "found": found[0].tolist(),
+        times.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+    clock, processor = np.min(times, axis=0)
+    return {"clock": clock, "processor": processor, "best": int(found[0][0]),
             "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2}
 
 
@@ -76,34 +78,43 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--dimensions", type=int, default=128)
-    parser.add_argument("-k", type=int, default=10)
+    parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2, help="for numpy and faiss (default 2)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where there is room; default: the system's")
-    parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--method", choices=("write", *METHODS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.method == "write":
+        write(options.folder, options.rows, options.dimensions, options.seed)
+        return
     if options.method:
         print(json.dumps(search(options.method, options.folder, options.k, options.repeats,
                                 options.threads)))
         return
     rows = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        write(Path(folder), options.rows, options.dimensions, options.seed)
+        def child(name):
+            return subprocess.run(
+                [sys.executable, __file__, "--method", name, "--folder", folder,
+                 *(str(item) for key in ("rows", "dimensions", "k", "repeats", "threads", "seed")
+                   for item in (f"--{key}", getattr(options, key)))],
+                check=True, stdout=subprocess.PIPE, text=True,
+                env=os.environ | {"OMP_NUM_THREADS": str(options.threads)}).stdout
+
+        child("write")
         for name in METHODS:
             if name.startswith("faiss") and find_spec("faiss") is None:
                 continue
-            done = subprocess.run(
-                [sys.executable, __file__, "--method", name, "--folder", folder, "-k",
-                 str(options.k), "--repeats", str(options.repeats), "--threads",
-                 str(options.threads)], check=True, stdout=subprocess.PIPE, text=True,
-                env=os.environ | {"OMP_NUM_THREADS": str(options.threads)})
-            found = json.loads(done.stdout)
-            rows.append((name, METHODS[name][0], round(found["seconds"], 3),
-                         round(found["seconds"] / (rows[0][2] if rows else found["seconds"]), 2),
-                         round(found["peak"], 2), found["found"][0]))
-    Table(rows=rows, names=("method", "precision", "s per query", "times", "peak GB",
-                            "best row")).pprint(max_lines=-1, max_width=-1)
+            found = json.loads(child(name))
+            first = rows[0][3] if rows else found["processor"]
+            rows.append((name, METHODS[name][0], found["clock"], found["processor"],
+                         found["processor"] / first, found["peak"], found["best"]))
+    table = Table(rows=rows, names=("method", "precision", "s per query", "processor s", "times",
+                                    "peak GB", "best row"))
+    for name in table.colnames[2:6]:
+        table[name].info.format = ".2f"
+    table.pprint(max_lines=-1, max_width=-1)
 
 
 if __name__ == "__main__":

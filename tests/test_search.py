@@ -1,4 +1,4 @@
-"""The one function that finds neighbours: exact in any precision, in chunks, from memory or disk."""
+"""The function that finds neighbours: exact in any precision, in chunks, from memory or disk."""
 
 import numpy as np
 import pytest
