@@ -335,7 +335,8 @@ def _report_left_out(output):
 # -- searching ------------------------------------------------------------------------------------
 
 
-def query(catalog, what, k=10, *, cone=None, where=None, encoder=None, client=None):
+def query(catalog, what, k=10, *, cone=None, where=None, llm=None, encoder=None,
+          client=None):
     """The sources of a catalogue that match words or photons best.
 
     As `AlignedCatalog.query <stingray_align.AlignedCatalog>`, for a catalogue that need not fit in
@@ -355,6 +356,8 @@ def query(catalog, what, k=10, *, cone=None, where=None, encoder=None, client=No
     where : ndarray of bool or callable, optional
         Only these sources: a mask with an entry for each source in the order of the catalogue, or
         a callable that gets the table of a partition and returns its mask.
+    llm : LocalChat, OpenAIChat or alike, optional
+        Rewrites a sentence, in place of the bundled glossary.
     encoder : TextEncoder, optional
         The default one by default.
     client : optional
@@ -389,7 +392,7 @@ def query(catalog, what, k=10, *, cone=None, where=None, encoder=None, client=No
     # A catalogue of one nameless source knows how to project whatever is asked.
     vector, meta = AlignedCatalog(
         aligner=aligner, table=QTable({"counts": [0]}), model=model, encoder=encoder,
-        source_vectors=np.zeros((1, aligner.n_shared)), temperature=1, lonely=[0])._project(what)
+        source_vectors=np.zeros((1, aligner.n_shared)), temperature=1, lonely=[0])._project(what, llm)
     units = _hats.units(catalog)
     catalog = catalog[[name for name in catalog.columns if name != "vector"]]
     pixels = _hats.pixels(catalog)
