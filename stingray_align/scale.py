@@ -392,13 +392,15 @@ def query(catalog, what, k=10, *, cone=None, where=None, llm=None, encoder=None,
     # A catalogue of one nameless source knows how to project whatever is asked.
     vector, meta = AlignedCatalog(
         aligner=aligner, table=QTable({"counts": [0]}), model=model, encoder=encoder,
-        source_vectors=np.zeros((1, aligner.n_shared)), temperature=1, lonely=[0])._project(what, llm)
+        source_vectors=np.zeros((1, aligner.n_shared)), temperature=1, lonely=[0]
+    )._project(what, llm)
     units = _hats.units(catalog)
     catalog = catalog[[name for name in catalog.columns if name != "vector"]]
     pixels = _hats.pixels(catalog)
     masks = None
     if where is not None and not callable(where):
-        masks = _shared_out(np.asarray(where), dict(_each(catalog[["ra"]], _n_rows, "counting")))
+        lengths = dict(_each(catalog[["ra"]], _n_rows, "counting"))
+        masks = _shared_out(np.asarray(where), lengths)
     if cone is not None:
         centre, radius = cone[0].icrs, u.Quantity(cone[1])
         near = catalog.cone_search(centre.ra.deg, centre.dec.deg, radius.to_value(u.arcsec),
