@@ -18,6 +18,8 @@ _OBJECTS = {
     "Aligner": "alignment",
     "AlignedCatalog": "alignment",
     "Interpretation": "alignment",
+    "Comparison": "alignment",
+    "compare": "alignment",
 }
 _ROOMS = ("alignment", "autodecoder", "datasets", "errors", "evaluate", "events", "scale", "text")
 

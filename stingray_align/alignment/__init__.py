@@ -7,14 +7,16 @@ of projected sources then answers sentences with sources and photons with senten
 
 import importlib
 
-__all__ = ["Aligner", "AlignedCatalog", "Interpretation", "align", "grouped_info_nce",
-           "grouped_siglip"]
+__all__ = ["Aligner", "AlignedCatalog", "Comparison", "Interpretation", "align", "compare",
+           "grouped_info_nce", "grouped_siglip"]
 
 _HOMES = {
     "Aligner": "aligner",
     "AlignedCatalog": "catalog",
+    "Comparison": "comparison",
     "Interpretation": "interpretation",
     "align": "training",
+    "compare": "comparison",
     "grouped_info_nce": "losses",
     "grouped_siglip": "losses",
 }
