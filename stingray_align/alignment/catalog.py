@@ -317,6 +317,70 @@ class AlignedCatalog:
         answer.meta["target"] = target
         return answer
 
+    def rank_of(self, what, text, *, names=None, n_draws=32):
+        """The rank that a source would have among the catalogue's, if this text were asked for.
+
+        Of use to compare an observation with an edited one (`Embedding.edit`): does the eclipse
+        make it look like the text?
+
+        Parameters
+        ----------
+        what : stingray.EventList or Embedding, or sequence of them
+            One row each.
+        text : str or Summary
+            As in `query`.
+        names : sequence of str, optional
+            What the rows are called.
+        n_draws : int, optional
+            Draws from the posterior for the interval.
+
+        Returns
+        -------
+        astropy.table.QTable
+            ``name``, ``rank`` (1: no source of the catalogue matches the text better),
+            ``rank_lower`` and ``rank_upper`` (68 % of the posterior's draws), ``similarity``, and
+            ``percentile``, the share of the catalogue that matches better, in %. ``meta`` holds
+            what was understood.
+
+        Examples
+        --------
+        >>> import stingray_align as sa
+        >>> catalogue = sa.AlignedCatalog.pretrained()
+        >>> events = sa.datasets.simulate_population(1, seed=1, counts=(300, 400)).event_lists[0]
+        >>> embedding = sa.embed(events)
+        >>> table = catalogue.rank_of([embedding, embedding.edit(n_h=5)], "heavily absorbed",
+        ...                           names=["as observed", "behind gas"])
+        >>> bool(table["rank"][1] < table["rank"][0])
+        True
+        """
+        from stingray import EventList
+
+        single = isinstance(what, EventList) or hasattr(what, "vector")
+        embeddings = [self.embedding(one) for one in ([what] if single else what)]
+        if names is None:
+            names = [f"{number}" for number in range(1, len(embeddings) + 1)]
+        if len(names) != len(embeddings):
+            raise ValueError(f"{len(names)} names for {len(embeddings)} sources")
+        asked, meta = self._project_text(text)
+        others = np.sort((self.source_vectors.astype(np.float32) @ asked[0]))
+        rows = []
+        for name, embedding in zip(names, embeddings):
+            vectors = np.concatenate([np.asarray(embedding.vector)[None],
+                                      embedding.draws(n_draws, seed=0)])
+            similarity = self.aligner.transform_events(
+                vectors, feature_names=embedding.feature_names) @ asked[0]
+            rank = 1 + len(others) - np.searchsorted(others, similarity, side="right")
+            low, high = np.quantile(rank[1:], [0.16, 0.84])
+            rows.append((str(name), int(rank[0]), low, high, float(similarity[0]),
+                         100 * (rank[0] - 1) / len(others)))
+        table = QTable(rows=rows, names=("name", "rank", "rank_lower", "rank_upper", "similarity",
+                                         "percentile"))
+        for name, form in (("rank_lower", ".0f"), ("rank_upper", ".0f"), ("similarity", ".3f"),
+                           ("percentile", ".1f")):
+            table[name].info.format = form
+        table.meta.update(meta, n_sources=len(self))
+        return table
+
     def interpret(self, what, k=10, llm=None, *, name=None):
         """Read what kind of source these photons come from, and why.
 

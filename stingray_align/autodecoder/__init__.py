@@ -15,7 +15,8 @@ compete for the latent's entries.
 
 from importlib import import_module
 
-_HOME = {"PoissonAutodecoder": "model", "Embedding": "embedding", "embed": "embedding",
+_HOME = {"PoissonAutodecoder": "model", "Embedding": "embedding", "EditedEmbedding": "editing",
+         "embed": "embedding",
          "draw_vectors": "embedding", "embed_vectors": "embedding", "train": "training"}
 
 __all__ = list(_HOME)

@@ -310,6 +310,52 @@ class Embedding(RateEstimate):
             found = np.quantile(self._drawn_summaries(300, 0)[name], levels)
         return float(found[1]), float(found[0]), float(found[2])
 
+    def edit(self, *, remove=(), period=None, n_h=0.0, seed=0):
+        """The same source without its flare, eclipse or period, or behind another column of gas.
+
+        Parameters
+        ----------
+        remove : {"flare", "eclipse", "period"} or sequence of them, optional
+            ``"flare"`` brings every stretch whose rate surely exceeds 1.5 times the median (90 %
+            interval) down to it, with the spectrum outside; ``"eclipse"`` brings stretches surely
+            below half of the median up; ``"period"`` divides by the mean profile of a period.
+        period : float or Quantity, optional
+            Period to remove in s; by default the strongest one of the photons, if significant.
+        n_h : float or Quantity, optional
+            Column of neutral gas to put in front of the source, in 1e22 / cm2 if a number; a
+            negative one is taken away. The known background is not absorbed.
+        seed : int, optional
+            Decides which photons stay.
+
+        Returns
+        -------
+        EditedEmbedding
+            A rate estimate with a vector of its own, for `AlignedCatalog.rank_of`, ``query`` and
+            ``interpret``. See `stingray_align.autodecoder.editing` for how it is made.
+
+        Raises
+        ------
+        ValueError
+            If nothing is changed, or there is nothing of the kind to remove.
+
+        References
+        ----------
+        de Jager & Büsching 2010, A&A 517, L9 (significance of H); Morrison & McCammon 1983, ApJ
+        270, 119 (absorption).
+
+        Examples
+        --------
+        >>> import stingray_align as sa
+        >>> events = sa.datasets.simulate_population(1, seed=1, counts=(300, 400)).event_lists[0]
+        >>> embedding = sa.embed(events)
+        >>> behind_gas = embedding.edit(n_h=5)
+        >>> bool(behind_gas.n_photons < embedding.n_photons)
+        True
+        """
+        from .editing import edited
+
+        return edited(self, remove=remove, period=period, n_h=n_h, seed=seed)
+
     # -- rate and spectrum ---------------------------------------------------------------------
 
     @cached_property
