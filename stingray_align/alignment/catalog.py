@@ -31,7 +31,6 @@ _TARGETS = ("sources", "texts")
 _NEIGHBOURS = 200  # that may vote on class and parameters; the temperature decides how far down
 _TEMPERATURES = np.geomspace(0.003, 1.0, 51)
 _DOUBT = 0.01  # probability shared out over all classes: a catalogue is never the whole sky
-_NOVELTY_RANK = 10  # the neighbour whose distance says how lonely a source is
 _FEWEST_PEERS = 200  # sources of similar photon counts that novelty is judged against
 
 
@@ -62,8 +61,11 @@ class AlignedCatalog:
     temperature : float, optional
         Softmax temperature of the neighbours' vote; chosen by `calibrate` on the catalogue itself
         (each source left out in turn) if not given.
-    lonely : array_like, shape (n,), optional
-        Distance (1 - cosine) of each source to its tenth neighbour; computed if not given.
+    held_out : mapping of array_like, optional
+        What `calibrate` learned from sources that are not in the catalogue: ``loneliness`` and
+        ``counts``, shape (m,), for novelty, and ``stretch``, shape (n_parameters, 3), for the
+        intervals of `PARAMETERS`. Without, the catalogue's own sources are used, each left out
+        in turn.
 
     Attributes
     ----------
@@ -79,7 +81,7 @@ class AlignedCatalog:
     """
 
     def __init__(self, *, aligner, table, source_vectors, texts=(), text_vectors=None,
-                 text_sources=None, model=None, encoder=None, temperature=None, lonely=None):
+                 text_sources=None, model=None, encoder=None, temperature=None, held_out=None):
         n = len(table)
         if n == 0:
             raise ValueError("a catalogue needs at least one source")
@@ -112,17 +114,21 @@ class AlignedCatalog:
             names, self._class = np.unique(np.asarray(table["class"], dtype=str),
                                            return_inverse=True)
             self.classes = tuple(names.tolist())
-        if temperature is None or lonely is None:
-            similarity, index = top_k(source_vectors, source_vectors, _NEIGHBOURS,
-                                      exclude=np.arange(n))
-            if lonely is None:
-                rank = min(_NOVELTY_RANK, similarity.shape[1])
-                lonely = 1 - similarity[:, rank - 1] if rank else np.zeros(n)
-            if temperature is None:
-                temperature = self._best_temperature(similarity[:, None], index[:, None],
-                                                     self._class)[0]
-        self.lonely = np.asarray(lonely, np.float32)
+        self._own = self._left_out = None
+        if temperature is None:
+            similarity, index = self._own_neighbours()
+            temperature = self._best_temperature(similarity[:, None], index[:, None],
+                                                 self._class)[0]
         self.temperature = float(temperature)
+        self._held_out = None if held_out is None else {
+            name: np.asarray(values, np.float32) for name, values in held_out.items()}
+
+    def _own_neighbours(self):
+        """Similarity and row of each source's neighbours, itself left out."""
+        if self._own is None:
+            self._own = top_k(self.source_vectors, self.source_vectors, _NEIGHBOURS,
+                              exclude=np.arange(len(self)))
+        return self._own
 
     def __len__(self):
         return len(self.table)
@@ -197,8 +203,11 @@ class AlignedCatalog:
                    texts=texts, text_vectors=projected, text_sources=text_sources, model=model,
                    encoder=encoder)
 
-    def calibrate(self, vectors, classes):
+    def calibrate(self, vectors, classes, *, table=None):
         """Choose the temperature of the neighbours' vote on sources that are not in the catalogue.
+
+        With a table, the p-values of novelty and the intervals of the parameters are calibrated
+        on the same sources.
 
         Parameters
         ----------
@@ -207,6 +216,8 @@ class AlignedCatalog:
             averaged as in `class_probabilities`.
         classes : sequence of str
             Their classes; those the catalogue does not know are left out.
+        table : astropy.table.QTable, n rows, optional
+            Their true parameters and ``counts``, in the units of the catalogue's table.
 
         Returns
         -------
@@ -218,12 +229,50 @@ class AlignedCatalog:
         if not known.any():
             raise ValueError("none of these classes is in the catalogue")
         truth = np.searchsorted(self.classes, classes[known])
-        vectors = np.asarray(vectors)[known]
+        everything, vectors = np.asarray(vectors), np.asarray(vectors)[known]
         shape = (*vectors.shape[:-1], -1) if vectors.ndim == 3 else (len(vectors), 1, -1)
         similarity, index = (found.reshape(shape) for found in top_k(
             vectors.reshape(-1, vectors.shape[-1]), self.source_vectors, _NEIGHBOURS))
         self.temperature, loss = self._best_temperature(similarity, index, truth)
+        if table is not None:
+            self._calibrate_on(everything.reshape(len(everything), -1, everything.shape[-1]), table)
         return loss
+
+    def _calibrate_on(self, vectors, table):
+        from .intervals import stretches
+
+        weights = [self.neighbour_weights(own) for own in vectors]
+        counts = _plain(table["counts"])
+        self._held_out = {
+            "loneliness": np.array([self.loneliness(own) for own in vectors], np.float32),
+            "counts": counts.astype(np.float32),
+            "stretch": stretches(self.table, weights, table, counts).astype(np.float32)}
+
+    @property
+    def held_out(self):
+        """What `calibrate` learned, or the same from the catalogue's own sources left out."""
+        if self._held_out is not None:
+            return self._held_out
+        if self._left_out is None or self._left_out[0] != self.temperature:
+            self._left_out = self.temperature, self._leave_out_each()
+        return self._left_out[1]
+
+    def _leave_out_each(self):
+        from .intervals import stretches
+
+        similarity, index = self._own_neighbours()
+        counts = _plain(self.table["counts"])
+        scores = similarity / self.temperature
+        # A thousand sources tell the width of an interval well enough.
+        rows = np.arange(0, len(self), max(1, len(self) // 1000)) if scores.size else []
+        weights = []
+        for row in rows:
+            own = np.zeros(len(self))
+            own[index[row]] = _softmax(scores[row])
+            weights.append(own)
+        return {"loneliness": -_log_mean_exp(scores) if scores.size else np.zeros(len(self)),
+                "counts": counts,
+                "stretch": stretches(self.table, weights, self.table[rows], counts[rows])}
 
     def _best_temperature(self, similarity, index, truth):
         """From neighbours of shape (n_sources, n_draws, n_neighbours)."""
@@ -390,8 +439,10 @@ class AlignedCatalog:
             One observation.
         k : int, optional
             Texts and sources to list.
-        llm : backend of `stingray_align.text.write_summary`, optional
-            Writes one more paragraph, from the matched texts and measured facts only.
+        llm : `~stingray_align.text.LocalChat` or `~stingray_align.text.OpenAIChat`, optional
+            Writes one more paragraph, from the matched texts and measured facts only, which is
+            checked (`stingray_align.alignment.grounded`). Anything with ``complete(messages) ->
+            (answer, model)`` will do.
         name : str, optional
             What to call the observation in report, table and figure.
 
@@ -444,22 +495,29 @@ class AlignedCatalog:
         return self.aligner.transform_events(
             np.asarray(embedding.vector)[None], feature_names=embedding.feature_names), {}
 
-    def _project_text(self, what, llm):
-        from ..text.encoder import TextEncoder, text_vectors
+    def _project_text(self, what, llm=None):
+        from ..text.encoder import text_vectors
         from ..text.glossary import understand
 
         text = what.text if isinstance(what, Summary) else what
         if not text.strip():
             raise ValueError("the question is empty: say what kind of source you look for")
-        if self._encoder is None:
-            self._encoder = TextEncoder()
-        _check_encoder(self._encoder, self.aligner)
         meta = {}
         if not isinstance(what, Summary):
-            understood = understand(what, encoder=self._encoder, llm=llm)
+            understood = understand(what, encoder=self.encoder, llm=llm)
             what = Summary(understood.text, understood.slots)
             meta = {"query": text, "understood": understood.note}
-        return self.aligner.transform_texts(text_vectors([what], self._encoder)), meta
+        return self.aligner.transform_texts(text_vectors([what], self.encoder)), meta
+
+    @property
+    def encoder(self):
+        """The text encoder, the one that the aligner was fitted with."""
+        if self._encoder is None:
+            from ..text.encoder import TextEncoder
+
+            self._encoder = TextEncoder()
+        _check_encoder(self._encoder, self.aligner)
+        return self._encoder
 
     # -- what the neighbours say --------------------------------------------------------------
 
@@ -501,34 +559,56 @@ class AlignedCatalog:
         votes = np.bincount(self._class, weights, minlength=max(1, len(self.classes)))
         return self._with_doubt(votes[:len(self.classes)])
 
-    def novelty(self, vector, counts):
-        """Is this source further from all others than catalogue sources are from each other?
+    def loneliness(self, vectors):
+        """How far a source is from all others: minus the logarithm of the density around it.
 
         Parameters
         ----------
-        vector : array_like, shape (1, n_shared)
-            Projection of the source.
+        vectors : array_like, shape (n_draws, n_shared)
+            Projections of one source: its own, or draws from its posterior, over which the
+            density is averaged.
+
+        Returns
+        -------
+        float
+            In nats, up to a constant: the density is that of von Mises-Fisher kernels of the
+            concentration 1 / ``temperature`` around the catalogue's sources.
+        """
+        similarity, _ = top_k(np.asarray(vectors), self.source_vectors, _NEIGHBOURS)
+        return -float(_log_mean_exp(similarity.reshape(-1) / self.temperature))
+
+    def novelty(self, vectors, counts):
+        """Is this source lonelier in the shared space than others with as many photons?
+
+        Parameters
+        ----------
+        vectors : array_like, shape (n_draws, n_shared)
+            As `loneliness`.
         counts : float
-            Its photons; it is compared with catalogue sources of similar counts.
+            Its photons; it is compared with sources of similar counts.
 
         Returns
         -------
         p_value : float
-            Share of the peers (left out in turn) at least as far from their tenth neighbour.
-        distance : float
-            1 - cosine to the source's own tenth neighbour.
+            Conformal: rank of its loneliness among the peers' and its own, so that it is uniform
+            for sources like those that the catalogue was calibrated on.
+        loneliness : float
+            See `loneliness`.
         n_peers : int
             Sources it was compared with.
+
+        References
+        ----------
+        Vovk, Gammerman & Shafer 2005, Algorithmic Learning in a Random World (conformal p-values).
         """
-        similarity, _ = top_k(vector, self.source_vectors, _NOVELTY_RANK)
-        distance = 1 - float(similarity[0, -1])
-        gap = np.abs(np.log10(np.maximum(_plain(self.table["counts"]), 1))
-                     - np.log10(max(counts, 1)))
-        n_peers = min(len(self), max(_FEWEST_PEERS, len(self) // 20))
+        lonely = self.loneliness(vectors)
+        others = self.held_out
+        gap = np.abs(np.log10(np.maximum(others["counts"], 1)) - np.log10(max(counts, 1)))
+        n_peers = min(len(gap), max(_FEWEST_PEERS, len(gap) // 20))
         peers = np.argsort(gap, kind="stable")[:n_peers]
         # The source counts as one of its peers, so that no p-value is zero.
-        p_value = (1 + int((self.lonely[peers] >= distance).sum())) / (n_peers + 1)
-        return p_value, distance, n_peers
+        p_value = (1 + int((others["loneliness"][peers] >= lonely).sum())) / (n_peers + 1)
+        return p_value, lonely, n_peers
 
     def plane(self, vectors):
         """Position on a map of the catalogue: its first two principal components.
@@ -567,7 +647,10 @@ class AlignedCatalog:
         """
         about = {"temperature": self.temperature}
         tensors = {"sources": self.source_vectors, "texts": self.text_vectors,
-                   "text_sources": self.text_sources, "lonely": self.lonely}
+                   "text_sources": self.text_sources}
+        if self._held_out is not None:
+            tensors |= {f"held_out_{name}": np.asarray(values, np.float32)
+                        for name, values in self._held_out.items()}
         buffer = io.StringIO()
         self.table.write(buffer, format="ascii.ecsv")
         texts = [[text.text, text.slots, text.provenance] for text in self.texts]
@@ -614,7 +697,9 @@ class AlignedCatalog:
                 aligner=aligner, table=table, source_vectors=tensors["sources"],
                 texts=[Summary(*entry) for entry in texts], text_vectors=tensors["texts"],
                 text_sources=tensors["text_sources"], model=model, encoder=encoder,
-                temperature=about["temperature"], lonely=tensors["lonely"],
+                temperature=about["temperature"], held_out={
+                    name.removeprefix("held_out_"): values for name, values in tensors.items()
+                    if name.startswith("held_out_")} or None,
             )
         except ModelFileError:
             raise
@@ -674,6 +759,11 @@ def _fill_table(table, photons):
 def _plain(column):
     """Float array of a column with or without unit."""
     return np.asarray(getattr(column, "value", column), dtype=float)
+
+
+def _log_mean_exp(scores):
+    top = scores.max(axis=-1, keepdims=True)
+    return (top + np.log(np.exp(scores - top).mean(axis=-1, keepdims=True)))[..., 0]
 
 
 def _softmax(scores):

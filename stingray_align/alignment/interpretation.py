@@ -5,28 +5,22 @@ import math
 import textwrap
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from astropy.table import QTable
 
 from ..errors import DomainShiftWarning, EventDataWarning
+from ..artefacts import find_artefacts
 from ._facts import FEWEST_FOR_VARIABILITY, Measured, measure
+from ._search import top_k
+from .intervals import PARAMETERS, percentiles, stretch_of, stretched
 
 __all__ = ["Interpretation"]
 
-#: Columns read off the neighbours: label and format of the value.
-PARAMETERS = {
-    "photon_index": ("photon index", "{:.2f}"),
-    "kT": ("temperature kT", "{:.2g}"),
-    "n_h": ("column density", "{:.2g}"),
-    "flux": ("flux, 0.5-7 keV", "{:.1e}"),
-    "hardness": ("source hardness", "{:+.2f}"),
-    "fractional_variability": ("fractional rms", "{:.2f}"),
-    "period": ("period", "{:.2g}"),
-    "timescale": ("time scale", "{:.2g}"),
-}
-_FEWEST_WITH = 0.2  # share of the neighbours' weight that must have a parameter
 _N_DRAWS = 64
+_NOVELTY_DRAWS = 16  # as many as the catalogue was calibrated with
+_ATTRIBUTED = 3      # texts whose sentences are weighed
 _WIDTH = 96
 _RARE = 0.01  # p-value below which a source is called unlike the catalogue
 
@@ -51,16 +45,26 @@ class Interpretation:
         ``parameter``, ``value``, ``lower``, ``upper`` (68 %), ``unit``, and ``share``: the part
         of the neighbours' weight that has this parameter at all.
     novelty : float
-        Share of catalogue sources with similar counts that are at least as far from their
-        neighbours (a p-value: small is unusual).
+        Share of known sources with similar counts that are at least as lonely in the shared space
+        (a p-value: small is unusual).
     novelty_text : str
-        The same in words.
+        The same in words, with the likeliest reason: rare physics, an artefact of the instrument,
+        data unlike those of the training, or too few photons.
+    artefacts : astropy.table.QTable
+        Tests of the photons for artefacts, as from `stingray_align.artefacts.find_artefacts`.
     caveats : tuple of str
         What cannot be told from these data.
     warnings : tuple of str
         What the package warned of on the way.
     paragraph : str or None
-        A language model's reading of the above, if one was asked, and which one it was.
+        A language model's reading of the above, if one was asked, and which one it was; every
+        sentence cites, and was checked against, the measurement [0] or the matched texts [1], ...
+    paragraph_note : str or None
+        Why there is no paragraph although one was asked for.
+
+    Notes
+    -----
+    ``sentences`` and ``drivers`` are worked out when first asked for, by printing for example.
 
     References
     ----------
@@ -75,12 +79,45 @@ class Interpretation:
     parameters: QTable
     novelty: float
     novelty_text: str
+    artefacts: QTable
     caveats: tuple
     warnings: tuple
     paragraph: str | None
+    paragraph_note: str | None
     _embedding: object = field(repr=False)
     _catalogue: object = field(repr=False)
     _vectors: np.ndarray = field(repr=False)  # its own projection, then the posterior's draws
+    _matched: tuple = field(repr=False)       # Summary and projection of each of the best texts
+
+    # -- why ----------------------------------------------------------------------------------
+
+    @cached_property
+    def sentences(self):
+        """Sentences of the three best-matching texts by how much they add to the similarity.
+
+        A `~astropy.table.QTable` with ``text`` (rank), ``part`` and ``change``; see
+        `stingray_align.alignment.attribution.sentence_attribution`.
+        """
+        from .attribution import sentence_attribution
+
+        return sentence_attribution(
+            self._catalogue, self._vectors[:1],
+            [(rank, text) for rank, (text, _) in enumerate(self._matched, 1)])
+
+    @cached_property
+    def drivers(self):
+        """Stretches of time and energy by how much they add to the match with the best texts.
+
+        A `~astropy.table.QTable` with ``kind``, ``start`` and ``stop`` (absolute s, or keV),
+        ``photons``, ``change`` and ``scatter`` of the similarity, and ``drives``; None where there
+        are no texts or no decoder. See `stingray_align.alignment.attribution.drivers`.
+        """
+        from .attribution import drivers
+
+        if not self._matched or not hasattr(self._embedding, "model"):
+            return None
+        target = np.mean([vector for _, vector in self._matched], axis=0, dtype=float)
+        return drivers(self._catalogue, self._embedding, target / np.linalg.norm(target))
 
     # -- as a table ---------------------------------------------------------------------------
 
@@ -118,6 +155,7 @@ class Interpretation:
                     value = given[key][column] if key in given else nan
                     row[f"neighbours_{key}{suffix}"] = value if unit is None else value * unit
         row["novelty_p"] = self.novelty
+        row["artefacts"] = ", ".join(self.artefacts["test"][self.artefacts["found"]])
         row["caveats"] = " ".join(self.caveats)
         row["warnings"] = " ".join(self.warnings)
         return QTable([row])
@@ -155,6 +193,10 @@ class Interpretation:
         yield "Best-matching summaries", [
             (f"{row['rank']}  {row['similarity']:.2f}", _label(row) + row["text"])
             for row in self.texts] or ["the catalogue holds no texts"]
+        if lines := self._sentence_lines():
+            yield "Sentences that carry the match", lines
+        if lines := self._driver_lines():
+            yield "Photons that carry the match", lines
         yield "Nearest sources", [
             (f"{row['rank']}  {row['similarity']:.2f}", _source_line(row)) for row in self.sources]
         yield "Class probabilities", [
@@ -164,11 +206,39 @@ class Interpretation:
                  for row in self.parameters]
         yield "Parameters of its neighbours (68 % intervals)", lines or ["none in the catalogue"]
         yield "Novelty", [self.novelty_text]
+        yield "Artefacts of the instrument", [
+            (row["test"], ("" if not math.isfinite(row["p_value"]) else f"p = {row['p_value']:.2g}: ")
+             + row["note"]) for row in self.artefacts]
         yield "What cannot be told", [("-", caveat) for caveat in self.caveats]
         if self.warnings:
             yield "Warnings", [("-", warning) for warning in self.warnings]
-        if self.paragraph:
-            yield "In words", [self.paragraph]
+        if self.paragraph or self.paragraph_note:
+            yield "In words", [self.paragraph or self.paragraph_note]
+
+    def _sentence_lines(self):
+        for rank in range(1, len(self._matched) + 1):
+            own = self.sentences[self.sentences["text"] == rank]
+            # What supports the match most, and what speaks against it most.
+            shown = [row for row in own[:2] if row["change"] > 0.005]
+            shown += [row for row in own[2:][-1:] if row["change"] < -0.005]
+            for row in shown:
+                yield f"[{rank}]  {row['change']:+.2f}", row["part"]
+
+    def _driver_lines(self):
+        table = self.drivers
+        if table is None or not len(table):
+            return []
+        lines = []
+        for kind, form in (("time", "{:.10g} to {:.10g} s"), ("energy", "{:.2f} to {:.2f} keV")):
+            own = table[(table["kind"] == kind) & table["drives"]]
+            own = own[np.argsort(-own["change"])][:3]
+            lines += [(f"{row['change']:+.2f}", form.format(row["start"], row["stop"])
+                       + f", {row['photons']} photons (as many at random: scatter of "
+                       f"{row['scatter']:.2f})") for row in own]
+            if not len(own):
+                lines.append(("-", "no interval of time alone" if kind == "time" else
+                              "no range of energies alone"))
+        return lines
 
     def __str__(self):
         out = [f"Interpretation of {self.name}", "=" * min(_WIDTH, 18 + len(self.name))]
@@ -210,6 +280,8 @@ class Interpretation:
 
 def interpret(catalogue, what, *, k, llm, name):
     """Do the work of `AlignedCatalog.interpret`."""
+    from stingray import EventList
+
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     with warnings.catch_warnings(record=True) as caught:
@@ -230,60 +302,77 @@ def interpret(catalogue, what, *, k, llm, name):
     classes = QTable({"class": np.array(catalogue.classes, dtype=str)[order],
                       "probability": probability[order]})
     weights = catalogue.neighbour_weights(draws)
-    p_value, distance, n_peers = catalogue.novelty(own, measured.counts)
+    p_value, _, n_peers = catalogue.novelty(draws[:_NOVELTY_DRAWS], measured.counts)
+    texts, matched = catalogue._nearest(own, k, "texts"), []
+    if len(catalogue.texts):
+        _, rows = top_k(own, catalogue.text_vectors, min(k, _ATTRIBUTED))
+        matched = [(catalogue.texts[i], catalogue.text_vectors[i]) for i in rows[0]]
+    # An event list tells more than what is left of it in an embedding.
+    artefacts = find_artefacts(what if isinstance(what, EventList) else embedding)
     messages = tuple(dict.fromkeys(str(w.message) for w in ours))
     reading = dict(
         name="this observation" if name is None else str(name), measured=measured,
-        texts=catalogue._nearest(own, k, "texts"), sources=catalogue._nearest(own, k, "sources"),
-        classes=classes, parameters=read_parameters(catalogue.table, weights), novelty=p_value,
-        novelty_text=_novelty_text(p_value, n_peers, measured, messages),
+        texts=texts, sources=catalogue._nearest(own, k, "sources"),
+        classes=classes, parameters=read_parameters(
+            catalogue, weights, measured.counts),
+        novelty=p_value,
+        novelty_text=_novelty_text(p_value, n_peers, measured, messages, artefacts),
+        artefacts=artefacts, _matched=tuple(matched),
         caveats=tuple(_caveats(measured, catalogue)), warnings=messages,
         _embedding=embedding, _catalogue=catalogue, _vectors=np.concatenate([own, draws]),
     )
-    paragraph = None if llm is None else _paragraph(llm, measured, reading["texts"])
-    return Interpretation(paragraph=paragraph, **reading)
+    paragraph, note = None, None
+    if llm is not None:
+        from .grounded import grounded_paragraph
+
+        paragraph, note = grounded_paragraph(llm, _facts_in_words(measured), list(texts["text"]))
+    return Interpretation(paragraph=paragraph, paragraph_note=note, **reading)
 
 
-def read_parameters(table, weights):
-    """Median and 68 % interval of each parameter over weighted rows of a catalogue's table."""
-    rows = []
+def read_parameters(catalogue, weights, counts):
+    """Median and calibrated 68 % interval of each parameter over weighted sources.
+
+    Parameters
+    ----------
+    catalogue : AlignedCatalog
+    weights : ndarray, shape (n,)
+        As from `AlignedCatalog.neighbour_weights`.
+    counts : float
+        Photons of the source that is read.
+    """
+    rows, factors = [], catalogue.held_out["stretch"]
     for name in PARAMETERS:
-        if name not in table.colnames:
+        if name not in catalogue.table.colnames:
             continue
-        column = table[name]
-        values = np.ma.filled(np.ma.asarray(getattr(column, "value", column), dtype=float), np.nan)
-        known = np.isfinite(values) & (weights > 0)
-        share = float(weights[known].sum())
-        if share < _FEWEST_WITH:
+        found = percentiles(catalogue.table, name, weights)
+        if found is None:
             continue
-        low, middle, high = _weighted_quantiles(values[known], weights[known], (0.16, 0.5, 0.84))
-        rows.append((name, middle, low, high, _unit_text(column.unit), share))
+        low, middle, high = stretched(name, found[0], stretch_of(name, counts, factors))
+        rows.append((name, middle, low, high, _unit_text(catalogue.table[name].unit), found[1]))
     return QTable(rows=rows or None,
                   names=("parameter", "value", "lower", "upper", "unit", "share"),
                   dtype=(str, float, float, float, str, float))
 
 
-def _weighted_quantiles(values, weights, levels):
-    order = np.argsort(values)
-    values, weights = values[order], weights[order]
-    position = (np.cumsum(weights) - 0.5 * weights) / weights.sum()
-    return [float(x) for x in np.interp(levels, position, values)]
-
-
-def _novelty_text(p_value, n_peers, measured, messages):
-    text = (f"p = {p_value:.3f}: that share of {n_peers} catalogue sources with similar photon "
-            "counts lies as far from its neighbours or further.")
+def _novelty_text(p_value, n_peers, measured, messages, artefacts):
+    text = (f"p = {p_value:.3f}: that share of {n_peers} known sources with similar photon counts "
+            "is as far from all others or further.")
+    found = list(artefacts["test"][artefacts["found"]])
     if p_value >= _RARE:
-        return text + " Nothing unusual."
+        return text + " Nothing unusual" + (
+            f", but see the artefacts: {', '.join(found)}." if found else ".")
     if measured.counts < 20:
         return text + (" Unlike its peers, but with so few photons this is no evidence of rare "
                        "physics.")
+    if found:
+        return text + (f" Unlike the catalogue, likely through an artefact of the instrument: "
+                       f"{', '.join(found)} (below). Clean the data before believing the class.")
     if messages or not measured.instrument:
         return text + (" Unlike the catalogue, but the data differ from what the model was trained "
                        "on (see the warnings), which is the likelier reason.")
-    return text + (" Unlike the catalogue: rare physics, a blend of sources or an instrument "
-                   "artefact. Look at the photons (position, pile-up, background flares) before "
-                   "believing the class.")
+    return text + (" Unlike the catalogue, and no artefact of the instrument was found in the "
+                   "photons: rare physics, a blend of sources, or an artefact for which there is "
+                   "no test. Look at the image before believing the class.")
 
 
 def _caveats(measured, catalogue):
@@ -329,20 +418,16 @@ def _caveats(measured, catalogue):
               else "."))
 
 
-def _paragraph(llm, measured, texts):
-    from ..text.writers import write_summary
-
-    facts = {"instrument": measured.instrument or None, "exposure": measured.exposure,
-             "duration": measured.duration, "counts": measured.counts,
-             "hardness": measured.hardness}
-    # The matched summaries stand where a source's literature would: the writer may use nothing
-    # else, and is told that they describe look-alikes.
-    papers = [{"bibcode": f"match-{row['rank']}",
-               "title": f"A similar source (similarity {row['similarity']:.2f}), not this one",
-               "abstract": row["text"]} for row in texts]
-    summary = write_summary(facts, abstracts=papers, backend=llm)
-    writer = summary.provenance.get("model") or summary.provenance.get("kind")
-    return f"{summary.text} [written by {writer}]"
+def _facts_in_words(measured):
+    """What the language model may cite as [0]."""
+    text = (f"{measured.counts} photons were seen with {measured.instrument or 'an instrument'} in "
+            f"{_seconds(measured.exposure)}.")
+    if math.isfinite(measured.hardness):
+        text += f" The hardness ratio is {measured.hardness:.2f}."
+    if measured.n_bins:
+        text += (f" The excess variance is {measured.excess_variance:.3f} +/- "
+                 f"{measured.excess_variance_error:.3f}.")
+    return text
 
 
 def _value(value, interval, form):

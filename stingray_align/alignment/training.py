@@ -95,6 +95,8 @@ def align(path_out, *, n_pairs=32_000, n_archetypes=5_600, n_validation=2_000, s
     AlignedCatalog
         As saved.
     """
+    from astropy.table import vstack
+
     from ..autodecoder import PoissonAutodecoder
     from ..autodecoder.readouts import feature_names
     from ..text import TextEncoder
@@ -133,7 +135,9 @@ def align(path_out, *, n_pairs=32_000, n_archetypes=5_600, n_validation=2_000, s
     flat = aligner.transform_events(draws.reshape(-1, draws.shape[-1]))
     loss = catalogue.calibrate(
         flat.reshape(*draws.shape[:2], -1),
-        np.concatenate([np.asarray(part["truth"]["class"]) for part in held_out.values()]))
+        np.concatenate([np.asarray(part["truth"]["class"]) for part in held_out.values()]),
+        table=vstack([part["truth"] for part in held_out.values()],
+                     metadata_conflicts="silent"))
     say(f"vote: temperature {catalogue.temperature:.3f}, log loss {loss:.3f} "
         f"(no knowledge: {np.log(len(catalogue.classes)):.3f})")
     catalogue.save(path_out)
@@ -271,8 +275,8 @@ def _print_figures(stage, catalogue, part):
     print(f"class of highest probability: {np.mean(best == classes):.3f} right, balanced "
           f"{np.mean(recalls):.3f}, chance {1 / len(catalogue.classes):.3f}")
     readings = [{row["parameter"]: (row["lower"], row["upper"])
-                 for row in read_parameters(catalogue.table, catalogue.neighbour_weights(own))}
-                for own in draws]
+                 for row in read_parameters(catalogue, catalogue.neighbour_weights(own), counts)}
+                for own, counts in zip(draws, truth["counts"].value)]
     print("68 % intervals hold the truth:", end="")
     for name in ("photon_index", "kT", "n_h", "flux", "hardness", "fractional_variability"):
         values = np.asarray(getattr(truth[name], "value", truth[name]), float)
