@@ -24,7 +24,7 @@ BROAD_CLASSES = {
         "thermally emitting neutron star", "magnetar with bursts", "gamma-ray pulsar")),
     "extended, background, other": ("#999999", "X", ()),
 }
-_DATA, _MODEL = "black", "#0072B2"
+_DATA, _MODEL, _DRIVER = "black", "#0072B2", "#E69F00"
 _FONT = {"font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 8.5}
 
 
@@ -40,6 +40,7 @@ def draw(reading, embedding, catalogue, vectors):
                                      height_ratios=(1, 1.35))
         plot_rate(embedding, axes["curve"]).set_title("Light curve")
         _spectrum(axes["spectrum"], embedding)
+        _mark_drivers(axes, reading.drivers, embedding)
         _map(axes["map"], catalogue, vectors)
         title = f"{reading.name}: {reading.measured.counts} photons"
         if len(reading.classes):
@@ -47,6 +48,26 @@ def draw(reading, embedding, catalogue, vectors):
             title += f"\nmost like: {best['class']} (probability {best['probability']:.2f})"
         figure.suptitle(title, fontsize=13)
     return figure
+
+
+def _mark_drivers(axes, drivers, embedding):
+    """Bars under the stretches of time and energy that carry the match with the best texts."""
+    if drivers is None:
+        return
+    photons = embedding.photons
+    start, duration = float(photons.start[0]), float(photons.duration[0])
+    scale = 1000.0 if duration >= 3000 else 1.0  # as the light curve's axis
+    for name, kind in (("curve", "time"), ("spectrum", "energy")):
+        label = "carries the match"
+        for row in drivers[(drivers["kind"] == kind) & drivers["drives"]]:
+            low, high = row["start"], row["stop"]
+            if kind == "time":
+                low, high = (low - start) / scale, (high - start) / scale
+            axes[name].axvspan(low, high, ymax=0.025, color=_DRIVER, lw=0, zorder=4, label=label)
+            label = None
+        if label is None:
+            axes[name].legend(loc="upper center" if kind == "time" else "best", frameon=False,
+                              ncols=2 if kind == "time" else 1)
 
 
 def _spectrum(ax, embedding):

@@ -237,8 +237,8 @@ of variability or in the overall form, no change is significant.
     rng = np.random.default_rng(seed)
     area = np.stack([_area(photons) for photons in sets])
     counts = np.stack([np.bincount(p.channel, minlength=N_CHANNELS) for p in sets])
-    background = np.stack([_background(p) for p in sets])
-    equal_camera = facts[0].instrument == facts[1].instrument and facts[0].instrument
+    equal_camera = bool(facts[0].instrument) and facts[0].instrument == facts[1].instrument
+    background = _backgrounds(sets, equal_camera)
 
     exposure = np.array([fact.exposure for fact in facts])
     brightness = _Brightness(counts, background, exposure, area,
@@ -386,6 +386,17 @@ def _background(photons):
     from ..photons import BAND_OF_CHANNEL
 
     return np.maximum(photons.background[0], 0)[BAND_OF_CHANNEL] * CHANNEL_SHARE
+
+
+def _backgrounds(sets, equal_camera):
+    """Counts expected from the background in each observation and channel, shape (2, 20)."""
+    counts = np.stack([_background(photons) for photons in sets])
+    known = counts.sum(axis=1) > 0
+    if equal_camera and known.sum() == 1:
+        # The same camera had, near enough, the same background: better than none in one of them.
+        have, lack = (0, 1) if known[0] else (1, 0)
+        counts[lack] = counts[have] * float(sets[lack].exposure[0] / sets[have].exposure[0])
+    return counts
 
 
 # ---- spectrum -------------------------------------------------------------------------------------
@@ -594,8 +605,11 @@ def _caveats(facts, equal_camera):
         yield ("The instruments differ or are not known: rates and spectra are compared through "
                f"approximate effective areas, whose ratio may be wrong by {100 * AREA_ERROR:.0f} "
                "%; for the spectrum no such error is allowed for.")
-    if any(fact.background is None for fact in facts):
+    unknown = [fact.background is None for fact in facts]
+    if all(unknown) or any(unknown) and not equal_camera:
         yield "Where no background is given, a change of the background looks like the source's."
+    elif any(unknown):
+        yield "The background is given for one observation only; the other's is taken to be the same."
     durations = [fact.duration for fact in facts]
     if max(durations) > 2 * min(durations):
         yield ("The windows differ in length: red noise shows more variability in the longer one "

@@ -193,7 +193,7 @@ class Interpretation:
         yield "Best-matching summaries", [
             (f"{row['rank']}  {row['similarity']:.2f}", _label(row) + row["text"])
             for row in self.texts] or ["the catalogue holds no texts"]
-        if lines := self._sentence_lines():
+        if lines := list(self._sentence_lines()):
             yield "Sentences that carry the match", lines
         if lines := self._driver_lines():
             yield "Photons that carry the match", lines
