@@ -180,9 +180,46 @@ def classification(model, catalogue, options):
 
 def novelty(model, catalogue, options):
     """Members of a class found that is missing from the reference sources."""
+    from .autodecoder import draw_vectors
+
     population = options.population("csc")
-    vectors = catalogue.aligner.transform_events(_event_vectors(population, model))
-    return {"novelty": sa.evaluate.novelty(vectors, population.truth["class"])}
+    project = catalogue.aligner.transform_events
+    draws = draw_vectors(population.photons, 16, model, seed=options.seed)
+    return {"novelty": sa.evaluate.novelty(
+        project(_event_vectors(population, model)), population.truth["class"],
+        draws=project(draws.reshape(-1, draws.shape[-1])).reshape(*draws.shape[:2], -1),
+        counts=_counts(population), concentration=1 / catalogue.temperature)}
+
+
+def artefacts(model, catalogue, options):
+    """Artefacts of the instrument that were put into simulated photons, and false alarms."""
+    return {"artefacts": sa.evaluate.artefacts(options.population("bright", summaries=0),
+                                               seed=options.seed)}
+
+
+def changes(model, catalogue, options):
+    """False alarms and power of the comparison of two observations of one source."""
+    counts = options.counts or (10, 1000)
+    results = {}
+    for pair in (("ACIS-S", "ACIS-S"), ("ACIS-S", "EPIC-pn")):
+        seen = sa.datasets.simulate_through(options.n_sources, options.seed, pair, counts=counts)
+        first, second = (one.event_lists for one in seen.values())
+        results[" and ".join(pair)] = sa.evaluate.changes(first, second, model, seed=options.seed)
+    return results
+
+
+def interpretation(model, catalogue, options):
+    """Class probabilities and parameter intervals of an interpretation, against the truth."""
+    from .autodecoder import draw_vectors
+
+    results = {}
+    for counts in (("csc", "bright") if options.counts is None else (options.counts,)):
+        population = options.population(counts, summaries=0)
+        draws = draw_vectors(population.photons, 16, model, seed=options.seed)
+        projected = [catalogue.aligner.transform_events(own) for own in draws]
+        results[f"{counts} counts"] = sa.evaluate.interpretation(
+            catalogue, projected, population.truth, seed=options.seed)
+    return results
 
 
 def instruments(model, catalogue, options):
@@ -225,13 +262,15 @@ def domain_sense(catalogue):
 #: Name on the command line to function.
 ON_SIMULATED = {f.__name__.replace("_", "-"): f for f in (
     reconstruction, calibration, retrieval, regression, time_shape, classification, novelty,
-    instruments, leakage, cost)}
+    artefacts, interpretation, changes, instruments, leakage, cost)}
 
 #: Benchmarks on bundled sentences, which need no photons.
 ON_SENTENCES = {"domain-sense": domain_sense}
 
 #: Benchmarks that can draw their results: name to function of the results.
-FIGURES = {"calibration": _calibration_figures}
+FIGURES = {"calibration": _calibration_figures,
+           "interpretation": lambda results: {
+               "reliability": sa.evaluate.plot_reliability(results)}}
 
 _FAST = ("Bayesian blocks", "cross-validated KDE")
 

@@ -89,12 +89,13 @@ def find_artefacts(events, *, seed=0):
     >>> events = sa.EventList(times, energy=rng.uniform(1, 4, 300), gti=[[0, 1e4]],
     ...                       mission="chandra", instr="ACIS-S")
     >>> table = find_artefacts(events)
-    >>> print(table["test"][table["found"]])
-            test        
-    -------------------
-    good time intervals
+    >>> list(map(str, table["test"][table["found"]]))
+    ['good time intervals']
     """
-    seen = _Seen.of(events)
+    return _tested(_Seen.of(events), seed)
+
+
+def _tested(seen, seed):
     rng = np.random.default_rng(seed)
     rows = [test(seen, rng) for test in (_frame_time, _pile_up, _background_flare,
                                          _hard_background, _good_times)]
@@ -155,7 +156,7 @@ class _Seen:
         return np.histogram(self.time, edges)[0], exposure_in_bins(self.gti, edges)
 
 
-# ---- the camera's clock ---------------------------------------------------------------------------
+# ---- the camera's clock -------------------------------------------------------------------------
 def _frame_time(seen, rng):
     name, what = "frame time", "share of the photons on the comb"
     if not seen.frame:
@@ -242,7 +243,7 @@ def _pile_up(seen, rng):
     return name, p_value, piled, what, found, note
 
 
-# ---- background -----------------------------------------------------------------------------------
+# ---- background ---------------------------------------------------------------------------------
 def _background_flare(seen, rng):
     from scipy.stats import poisson
 
@@ -338,7 +339,7 @@ def _hard_background(seen, rng):
     return name, p_value, share, what, found, note
 
 
-# ---- good time intervals --------------------------------------------------------------------------
+# ---- good time intervals ------------------------------------------------------------------------
 def _good_times(seen, rng):
     name, what = "good time intervals", "share of the events outside"
     outside = seen.outside / max(seen.outside + len(seen.time), 1)
@@ -365,8 +366,8 @@ def _good_times(seen, rng):
     found = bool(p_value < FOUND or outside > 0.01)
     note = "photons fill the intervals evenly up to their borders"
     if p_value < FOUND:
-        note = (f"{borders[worst][1]} at a border of the good time intervals: the detector may have "
-                "been off or the background high")
+        note = (f"{borders[worst][1]} at a border of the good time intervals: the detector may "
+                "have been off or the background high")
     elif found:
         note = f"{100 * outside:.0f} % of the events lie outside; they were left out"
     return name, p_value, outside, what, found, note

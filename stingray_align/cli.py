@@ -29,7 +29,8 @@ from .errors import DomainShiftWarning, EventDataWarning
 
 __all__ = ["main"]
 
-_NEED_CATALOGUE = ("retrieval", "regression", "classification", "novelty", "leakage")
+_NEED_CATALOGUE = ("retrieval", "regression", "classification", "novelty", "interpretation",
+                   "leakage")
 _SHOWN = ("rank", "similarity", "name", "class", "instrument", "counts", "exposure", "ra", "dec")
 _PROMPT_TOKENS = 2000  # of a question about a source, apart from its papers
 _SAVE_EVERY = 60  # seconds between two writings of a growing table
@@ -122,6 +123,8 @@ examples:
   stingray-align benchmark calibration -o calibration --files sources/*.fits
   stingray-align benchmark thinning sources/*.fits -o fits
   stingray-align benchmark retrieval --work pairs
+  stingray-align benchmark artefacts --sources 500
+  stingray-align benchmark changes --sources 150
   stingray-align benchmark leakage --sources 1000
   stingray-align benchmark domain-sense
   stingray-align benchmark real sources/*.fits -o real.ecsv

@@ -37,6 +37,9 @@ class FakeEmbedding:
     def __init__(self, vector):
         self.vector = np.asarray(vector, np.float32)
 
+    def draws(self, n=32, seed=0):
+        return self.vector + 0.1 * np.random.default_rng(seed).normal(size=(n, N_EVENTS))
+
 
 def world(n=90, seed=0):
     """Event vectors, summaries and a table of three classes that differ in all of them."""
@@ -323,7 +326,39 @@ def test_novelty_is_uniform_for_ordinary_sources_and_small_for_strange_ones(alig
     distances = 1 - catalogue.source_vectors.astype(float) @ -catalogue.source_vectors.mean(axis=0)
     strange = -catalogue.source_vectors[[distances.argmax()]].astype(np.float32)
     p_value, distance, n_peers = catalogue.novelty(strange, 50)
-    assert p_value < 0.02 and distance > 0.1 and n_peers == 200
+    assert p_value < 0.02 and distance > catalogue.held_out["loneliness"].mean()
+    assert n_peers == 200
+
+
+def test_held_out_sources_calibrate_novelty_and_intervals(aligner, tmp_path):
+    catalogue = make(aligner, n=300)
+    events, _, table, _ = world(400, seed=11)
+    vectors = aligner.transform_events(events)
+    alone = catalogue.held_out["loneliness"].copy()
+    loss = catalogue.calibrate(vectors[:200], table["class"][:200], table=table[:200])
+    assert loss > 0 and catalogue.held_out["loneliness"].shape == (200,) != alone.shape
+    p = np.array([catalogue.novelty(v[None], n)[0]
+                  for v, n in zip(vectors[200:], table["counts"][200:].value)])
+    for level in (0.1, 0.3, 0.5):
+        assert (p < level).mean() == pytest.approx(level, abs=0.1)
+    catalogue.save(tmp_path / "mine")
+    again = AlignedCatalog.load(tmp_path / "mine", encoder=WordEncoder())
+    for name, values in catalogue.held_out.items():
+        np.testing.assert_array_equal(again.held_out[name], values)
+
+
+def test_rank_among_the_catalogue(catalogue):
+    similar = catalogue.query("a polar", k=240)
+    probe = FakeEmbedding(4 * np.eye(3, N_EVENTS)[1])
+    table = catalogue.rank_of([probe, FakeEmbedding(4 * np.eye(3, N_EVENTS)[0])], "a polar",
+                              names=["right", "wrong"])
+    assert table["rank"][0] < table["rank"][1] and table.meta["n_sources"] == len(catalogue)
+    better = (similar["similarity"] > table["similarity"][1]).sum()
+    assert abs(int(table["rank"][1]) - 1 - int(better)) <= 1
+    assert (table["rank_lower"] <= table["rank_upper"]).all()
+    assert len(catalogue.rank_of(probe, "a polar")) == 1
+    with pytest.raises(ValueError, match="names"):
+        catalogue.rank_of([probe], "a polar", names=["a", "b"])
 
 
 def test_map_is_that_of_a_singular_value_decomposition(catalogue):
@@ -349,7 +384,7 @@ def test_round_trip(catalogue, tmp_path):
     assert again.source_vectors.dtype == np.float16
     assert again.texts == catalogue.texts
     assert again.temperature == catalogue.temperature
-    np.testing.assert_array_equal(again.lonely, catalogue.lonely)
+    assert again._held_out is None
     for question in ("a polar", FakeEmbedding(np.zeros(N_EVENTS))):
         for target in ("sources", "texts"):
             a, b = (c.query(question, target=target) for c in (catalogue, again))

@@ -12,7 +12,7 @@ from stingray_align.alignment import AlignedCatalog, Aligner, Interpretation
 from stingray_align.alignment._facts import measure
 from stingray_align.alignment._figure import BROAD_CLASSES
 from stingray_align._plotting import _runs
-from stingray_align.alignment.interpretation import _weighted_quantiles
+from stingray_align.alignment.intervals import weighted_quantiles
 from stingray_align.errors import DomainShiftWarning, ModelFileError
 from stingray_align.photons import BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, Photons
 from stingray_align.text.slots import CLASSES
@@ -209,9 +209,9 @@ def test_weighted_quantiles_against_repeated_values():
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=200), rng.integers(1, 6, 200)
     repeated = np.quantile(np.repeat(values, weights), [0.16, 0.5, 0.84])
-    got = _weighted_quantiles(values, weights.astype(float), [0.16, 0.5, 0.84])
+    got = weighted_quantiles(values, weights.astype(float), [0.16, 0.5, 0.84])
     np.testing.assert_allclose(got, repeated, atol=0.05)
-    assert _weighted_quantiles(np.array([3.0]), np.array([0.2]), [0.16, 0.84]) == [3.0, 3.0]
+    assert weighted_quantiles(np.array([3.0]), np.array([0.2]), [0.16, 0.84]) == [3.0, 3.0]
 
 
 def test_same_reading_twice(catalogue):
@@ -360,21 +360,40 @@ def test_runs():
 # -- a language model, and bad input --------------------------------------------------------------
 
 
-def test_a_writer_sees_the_facts_and_the_matches_only(catalogue):
-    asked = {}
+class Chat:
+    """Gives prepared answers, one after the other."""
 
-    class Writer:
-        def write(self, facts, papers):
-            asked.update(facts=facts, papers=papers)
-            return Summary("It looks like a polar.", {}, {"kind": "llm", "model": "tiny"})
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
 
+    def complete(self, messages):
+        self.asked.append(messages)
+        return self.answers.pop(0), "tiny"
+
+
+def ask(catalogue, *answers):
     embedding = FakeEmbedding(3 * np.eye(3, N_EVENTS)[1], photons(np.linspace(0, 0.9, 50)))
-    reading = catalogue.interpret(embedding, k=3, llm=Writer())
-    assert reading.paragraph == "It looks like a polar. [written by tiny]"
-    assert "It looks like a polar." in str(reading)
-    assert asked["facts"]["counts"] == 50
-    assert [p["abstract"] for p in asked["papers"]] == reading.texts["text"].tolist()
-    assert all("not this one" in p["title"] for p in asked["papers"])
+    chat = Chat(*answers)
+    return catalogue.interpret(embedding, k=3, llm=chat), chat
+
+
+def test_a_paragraph_rests_on_facts_and_matches_only(catalogue):
+    good = "It was seen with 50 photons [0]. A look-alike has a summary too [1][2]."
+    reading, chat = ask(catalogue, good)
+    assert reading.paragraph == f"{good} [written by tiny]" and reading.paragraph_note is None
+    given = chat.asked[0][1]["content"]
+    assert "[0] 50 photons" in given and f"[3] {reading.texts['text'][2]}" in given
+    assert good in str(reading)
+
+
+def test_a_paragraph_that_invents_is_sent_back_and_then_left_out(catalogue):
+    bad = "Its period is 12 s [1]."
+    reading, chat = ask(catalogue, bad, "It was seen with 50 photons [0].")
+    assert reading.paragraph.startswith("It was seen") and len(chat.asked) == 2
+    assert "'12' is in none" in chat.asked[1][-1]["content"]
+    reading, chat = ask(catalogue, bad, bad)
+    assert reading.paragraph is None and "was left out" in reading.paragraph_note
+    assert reading.paragraph_note[:40] in str(reading) and len(chat.asked) == 2
 
 
 def test_without_a_writer_nothing_is_written(catalogue):

@@ -32,8 +32,8 @@ import numpy as np
 from astropy.table import QTable
 
 from ..instruments import effective_area
-from ..photons import CHANNEL_EDGES, N_CHANNELS, N_TIME_BINS, Photons
-from ._facts import Measured, measure
+from ..photons import CHANNEL_EDGES, N_CHANNELS, N_TIME_BINS
+from ._facts import measure
 
 __all__ = ["Comparison", "compare"]
 
@@ -97,7 +97,7 @@ class Comparison:
         if not changed:
             text = f"No change is significant at a level of {self.level:g}"
         else:
-            parts = [f"{row[name]['result']} ({_sigma(row[name])})" for name in changed]
+            parts = [_with_note(str(row[name]["result"]), _sigma(row[name])) for name in changed]
             text = _join(parts)
             text = text[0].upper() + text[1:]
             same = [_SAME[name] for name in tested if name not in changed]
@@ -221,8 +221,7 @@ def compare(first, second, *, level=0.01, names=("first", "second"), model=None,
     ...                               gti=[[0, 2e4]], mission="chandra", instr="ACIS-S")
     ...                  for n in (60, 180))
     >>> print(sa.compare(faint, bright).text)
-    It became brighter, by a factor of 3.0 (2.6 to 3.5) (7.4 sigma); in the spectrum, in the amount \
-of variability or in the overall form, no change is significant.
+    It became brighter, by a factor of 3.0 (2.6 to 3.5; 7.7 sigma); in the spectrum, ...
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, not {level}")
@@ -299,7 +298,7 @@ def sigma(p_value):
     return float(norm.isf(max(p_value, 1e-300) / 2)) if p_value == p_value else math.nan
 
 
-# ---- brightness -----------------------------------------------------------------------------------
+# ---- brightness
 class _Brightness:
     """Ratio of two source rates in equal areas, from photon numbers and known backgrounds."""
 
@@ -369,9 +368,11 @@ class _Brightness:
         factor, (low, high) = self.ratio, self.interval(0.68)
         same = f"the second is {factor:.2f} ({low:.2f} to {high:.2f}) times as bright as the first"
         if factor >= 1:
-            return f"it became brighter, by a factor of {factor:.1f} ({low:.1f} to {high:.1f})", same
-        low, high = 1 / high, 1 / low if low > 0 else math.inf
-        return f"it became fainter, by a factor of {1 / factor:.1f} ({low:.1f} to {high:.1f})", same
+            way = "brighter"
+        else:
+            way, factor, low, high = ("fainter", 1 / factor, 1 / high,
+                                      1 / low if low > 0 else math.inf)
+        return f"it became {way}, by a factor of {factor:.1f} ({low:.1f} to {high:.1f})", same
 
 
 def _area(photons):
@@ -399,7 +400,7 @@ def _backgrounds(sets, equal_camera):
     return counts
 
 
-# ---- spectrum -------------------------------------------------------------------------------------
+# ---- spectrum
 def _spectrum(counts, background, sensitivity, facts, rng):
     total = counts.sum(axis=0)
     seen = total > 0
@@ -474,7 +475,7 @@ def _score(second, total, background, sensitivity, energy):
     return np.einsum("ni,nij,nj->n", score, solved, score), score[:, 0]
 
 
-# ---- variability ----------------------------------------------------------------------------------
+# ---- variability
 def _variability(pair, rng):
     curves = [_curve(one) for one in pair]
     if any(curve is None for curve in curves):
@@ -546,7 +547,7 @@ def _rank(statistic, simulated):
     return (above + 1) / (len(simulated) + 1), above == 0
 
 
-# ---- form -----------------------------------------------------------------------------------------
+# ---- form
 def _form(pair, seed):
     from ..autodecoder import embed_vectors
 
@@ -596,7 +597,7 @@ def _resimulated(source, one, seed):
         phase=phase[order].astype(np.float32), channel=channel[order].astype(np.uint8))
 
 
-# ---- words ----------------------------------------------------------------------------------------
+# ---- words
 def _caveats(facts, equal_camera):
     if min(fact.counts for fact in facts) < _FEWEST:
         yield (f"With fewer than {_FEWEST} photons in one observation only the brightness can be "
@@ -609,11 +610,17 @@ def _caveats(facts, equal_camera):
     if all(unknown) or any(unknown) and not equal_camera:
         yield "Where no background is given, a change of the background looks like the source's."
     elif any(unknown):
-        yield "The background is given for one observation only; the other's is taken to be the same."
+        yield ("The background is given for one observation only; the other's is taken to be the "
+               "same.")
     durations = [fact.duration for fact in facts]
     if max(durations) > 2 * min(durations):
         yield ("The windows differ in length: red noise shows more variability in the longer one "
                "without any change of the source.")
+
+
+def _with_note(text, note):
+    """A note in brackets, inside those that are there already."""
+    return f"{text[:-1]}; {note})" if text.endswith(")") else f"{text} ({note})"
 
 
 def _p(row):

@@ -207,8 +207,8 @@ class Interpretation:
         yield "Parameters of its neighbours (68 % intervals)", lines or ["none in the catalogue"]
         yield "Novelty", [self.novelty_text]
         yield "Artefacts of the instrument", [
-            (row["test"], ("" if not math.isfinite(row["p_value"]) else f"p = {row['p_value']:.2g}: ")
-             + row["note"]) for row in self.artefacts]
+            (row["test"], row["note"] if not math.isfinite(row["p_value"]) else
+             f"p = {row['p_value']:.2g}: {row['note']}") for row in self.artefacts]
         yield "What cannot be told", [("-", caveat) for caveat in self.caveats]
         if self.warnings:
             yield "Warnings", [("-", warning) for warning in self.warnings]

@@ -3,10 +3,10 @@
 The decoded rate of an embedding is changed, and the photons follow it: with
 :math:`r = \\lambda' / \\lambda` the edited over the decoded rate at a photon's time and energy, a
 photon stays with probability :math:`\\min(1, r)`, and where the rate was raised further photons
-are drawn from :math:`\\max(0, \\lambda' - \\lambda)`. If the decoded rate is right, these are photons
-of a Poisson process with the edited rate, and all photons that the edit does not concern are the
-observed ones. They are embedded as any observation is. Several realisations with seeds of their own
-are averaged, so that the vector depends little on which photons happened to stay.
+are drawn from :math:`\\max(0, \\lambda' - \\lambda)`. If the decoded rate is right, these are
+photons of a Poisson process with the edited rate, and all photons that the edit does not concern
+are the observed ones. They are embedded as any observation is. Several realisations with seeds of
+their own are averaged, so that the vector depends little on which photons happened to stay.
 
 What this cannot do: the decoded rate is taken as it is, and its errors are the edit's errors; a
 column that is *taken away* shows photons that nobody has seen, as the decoder imagines them.
@@ -117,8 +117,8 @@ class _Scene:
             period = 10.0 ** float(own["period"])
         shortest = _FEWEST_STEPS * length / len(self.source)
         if not shortest <= period <= length:
-            raise ValueError(f"a period of {period:.4g} s cannot be removed: the decoded rate shows "
-                             f"periods from {shortest:.3g} s to the window's {length:.4g} s")
+            raise ValueError(f"a period of {period:.4g} s cannot be removed: the decoded rate "
+                             f"shows periods from {shortest:.3g} s to the window's {length:.4g} s")
         phase = ((self.edges[1:] + self.edges[:-1]) / 2 - embedding.start) / period % 1 * _PHASES
         cell = phase.astype(int) % _PHASES
         seconds = np.bincount(cell, self.weight, _PHASES)
@@ -238,7 +238,8 @@ class EditedEmbedding(RateEstimate):
         """
         from .embedding import draw_vectors
 
-        return draw_vectors(self._realised(n, [self._seed, seed, 1]), 1, self.model, seed=seed)[:, 0]
+        photons = self._realised(n, [self._seed, seed, 1])
+        return draw_vectors(photons, 1, self.model, seed=seed)[:, 0]
 
     def _realised(self, n, seed):
         """``n`` realisations of the edited photons, as a set of sources."""

@@ -47,7 +47,8 @@ def changes(first, second, model, *, n_h=1.0, level=0.01, seed=0, progress=True)
     rng = np.random.default_rng(seed)
     rows = {"nothing changed": [], "half as bright": [], f"{n_h:g}e22 cm-2 of gas": []}
     for a, b in tqdm(list(zip(first, second, strict=True)), "comparing", disable=not progress):
-        halved = _of_photons(b, b.photons.thin(0.5, rng)[0].replace(background=b.photons.background))
+        half = b.photons.thin(0.5, rng)[0]
+        halved = _of_photons(b, half.replace(background=b.photons.background))
         variants = (b, halved, b.edit(n_h=n_h, seed=int(rng.integers(2**31))))
         for kind, other in zip(rows, variants):
             table = compare(a, other, seed=int(rng.integers(2**31)), model=model).tests

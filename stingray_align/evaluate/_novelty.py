@@ -18,8 +18,8 @@ from ._splits import group_folds, source_index
 __all__ = ["NoveltyResult", "novelty"]
 
 
-def novelty(vectors, labels, *, classes=None, groups=None, n_neighbors=5, seed=0, n_resamples=200,
-            progress=True):
+def novelty(vectors, labels, *, draws=None, counts=None, concentration=30.0, classes=None,
+            groups=None, n_neighbors=5, seed=0, n_resamples=200, progress=True):
     """Measure how well members of a left-out class are found.
 
     Parameters
@@ -28,6 +28,15 @@ def novelty(vectors, labels, *, classes=None, groups=None, n_neighbors=5, seed=0
         Sources in the shared space (or any features, scaled as distances should weigh them).
     labels : array_like, shape (n,)
         Class of each row.
+    draws : array_like, shape (n, n_draws, d), optional
+        Unit vectors drawn from the posterior of each row. With them, the density of von
+        Mises-Fisher kernels around the reference sources is tested too, averaged over the draws.
+    counts : array_like, shape (n,), optional
+        Photons of each row: the density is then also compared with that of reference sources with
+        similar counts (conformal p-value), and the p-values of known classes are tested for
+        uniformity. Needs ``draws``.
+    concentration : float, optional
+        Of the kernels; the inverse of `AlignedCatalog.temperature`.
     classes : sequence of str, optional
         Classes to leave out in turn; all by default.
     groups : array_like, shape (n,), optional
@@ -59,21 +68,31 @@ def novelty(vectors, labels, *, classes=None, groups=None, n_neighbors=5, seed=0
     if unknown:
         raise ValueError(f"No row is labelled {sorted(unknown)}.")
     sources = source_index(groups, len(labels))
-    scores, chance = {}, {}
+    scores, chance, known_p = {}, {}, {}
+    if draws is not None:
+        draws = np.asarray(draws, dtype=np.float32)
     for name in tqdm(classes, desc="novelty", unit="class", disable=not progress):
         member = labels == name
         rng = np.random.default_rng(seed)
         known = np.flatnonzero(~member)
         half = group_folds(sources[known], 2, rng)
         test = np.concatenate([known[half == 1], np.flatnonzero(member)])
+        detected = _detect(vectors[known[half == 0]], vectors[test], n_neighbors, seed)
+        if draws is not None:
+            # Half of the known sources stand for the catalogue, the others are new ones.
+            lonely = _loneliness(draws, vectors, known[half == 0], concentration)
+            detected["density"] = lonely[test]
+            if counts is not None:
+                p = _conformal(lonely, np.asarray(counts, float), known[half == 0], test)
+                detected["density, given counts"] = -p
+                known_p[name] = p[~member[test]]
         scores[name] = {
             method: dict(zip(_FIGURES, _judge(score, member[test], sources[test], seed,
                                               n_resamples), strict=True))
-            for method, score in _detect(vectors[known[half == 0]], vectors[test], n_neighbors,
-                                         seed).items()
+            for method, score in detected.items()
         }
         chance[name] = {"average precision": float(member[test].mean()), "ROC AUC": 0.5}
-    return NoveltyResult(scores=scores, chance=chance,
+    return NoveltyResult(scores=scores, chance=chance, known_p=known_p,
                          n_members={name: int((labels == name).sum()) for name in classes})
 
 
@@ -88,6 +107,30 @@ def _detect(reference, test, n_neighbors, seed):
     near = NearestNeighbors(n_neighbors=min(n_neighbors, len(reference))).fit(reference)
     return {"isolation forest": -forest.score_samples(test),
             f"k-NN distance ({n_neighbors})": near.kneighbors(test)[0].mean(axis=1)}
+
+
+def _loneliness(draws, vectors, reference, concentration):
+    """Minus the log density around each source, averaged over its draws, itself left out."""
+    centres, out = vectors[reference].astype(np.float32), np.empty(len(draws))
+    own = np.full(len(draws), -1)
+    own[reference] = np.arange(len(reference))
+    for row, few in enumerate(draws):
+        score = concentration * (few @ centres.T)
+        if own[row] >= 0:
+            score = np.delete(score, own[row], axis=1)
+        top = score.max()
+        out[row] = -(top + np.log(np.exp(score - top).mean()))
+    return out
+
+
+def _conformal(lonely, counts, reference, test, n_peers=200):
+    """Rank of each source's loneliness among reference sources with similar counts."""
+    gap = np.abs(np.log(np.maximum(counts[test], 1))[:, None]
+                 - np.log(np.maximum(counts[reference], 1)))
+    n_peers = min(n_peers, len(reference))
+    peers = np.argsort(gap, axis=1, kind="stable")[:, :n_peers]
+    more = lonely[reference][peers] >= lonely[test][:, None]
+    return (1 + more.sum(axis=1)) / (n_peers + 1)
 
 
 def _judge(score, member, sources, seed, n_resamples):
@@ -114,6 +157,9 @@ class NoveltyResult(Report):
         Left-out class to figure: the share of members among the ranked sources, and 0.5.
     n_members : dict of int
         Rows of each left-out class.
+    known_p : dict of ndarray
+        Left-out class to the conformal p-values of new sources of all other classes, which should
+        be uniform; empty without draws and counts.
     """
 
     primary_is = "mean ROC AUC over left-out classes"
@@ -121,14 +167,29 @@ class NoveltyResult(Report):
     scores: dict
     chance: dict
     n_members: dict
+    known_p: dict
 
     title = property(lambda self: f"Novelty: {len(self.scores)} classes left out in turn")
-    notes = ("Errors: bootstrap over sources; chance: share of the class among the ranked sources "
-             "(average precision), 0.5 (AUC).",)
+
+    @property
+    def notes(self):
+        """What the figures mean, and how uniform the p-values are."""
+        notes = ("Errors: bootstrap over sources; chance: share of the class among the ranked "
+                 "sources (average precision), 0.5 (AUC).",)
+        if not self.known_p:
+            return notes
+        from scipy.stats import kstest
+
+        p = np.concatenate(list(self.known_p.values()))
+        shares = ", ".join(f"{100 * np.mean(p <= x):.1f} % below {x:g}" for x in (0.01, 0.05, 0.2))
+        # The same sources come back with every class: each run is a test of its own.
+        ks = np.median([kstest(own, "uniform").pvalue for own in self.known_p.values()])
+        return (*notes, f"p-values of new sources of known classes: {shares}; Kolmogorov-Smirnov "
+                        f"test of uniformity, median over the classes: p = {ks:.2f}.")
 
     @property
     def primary(self):
-        """Mean ROC AUC of the k-NN distance over the left-out classes (a float)."""
+        """Mean ROC AUC of the last method over the left-out classes (a float)."""
         return float(np.mean([list(s.values())[-1]["ROC AUC"].value
                               for s in self.scores.values()]))
 
