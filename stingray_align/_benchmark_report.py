@@ -38,6 +38,9 @@ RUNS = {
     "domain-sense": (["domain-sense"], None),
     "classification": (["classification"], 300),
     "novelty": (["novelty"], 300),
+    "changes": (["changes", "--sources", "150"], 6),
+    "interpretation": (["interpretation"], 200),
+    "artefacts": (["artefacts", "--sources", "500"], 40),
     "time-shape": (["time-shape"], 200),
     "instruments": (["instruments"], 40),
 }
@@ -191,6 +194,8 @@ _TITLES = {
     "reconstruction": "Reconstruction of the photon rate", "calibration": "Honest intervals",
     "retrieval": "Photons find texts, texts find photons", "regression": "Physical parameters",
     "classification": "Classes and plain-words queries", "novelty": "Sources unlike any other",
+    "artefacts": "Artefacts of the instrument", "changes": "Has a source changed?",
+    "interpretation": "Class probabilities and parameters of an interpretation",
     "time-shape": "What the light curve does", "instruments": "Other instruments",
     "leakage": "What texts give away", "domain-sense": "Meaning and wording",
     "cost": "Time and memory", "thinning": "Photons of real sources not shown to the model",
