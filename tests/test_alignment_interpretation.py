@@ -108,10 +108,10 @@ def catalogue():
         text_sources=np.arange(240), encoder=Quiet())
 
 
-def read(catalogue, kind=1, n=200, spread=0.3, seed=0, **options):
+def read(catalogue, kind=1, n=200, spread=0.3, seed=0, hardest=20, **options):
     rng = np.random.default_rng(seed)
     embedding = FakeEmbedding(3 * np.eye(3, N_EVENTS)[kind],
-                              photons(rng.random(n), rng.integers(0, 20, n), **options), spread)
+                              photons(rng.random(n), rng.integers(0, hardest, n), **options), spread)
     return catalogue.interpret(embedding, k=5)
 
 
@@ -269,16 +269,19 @@ def test_other_warnings_are_passed_on(catalogue, monkeypatch):
 def test_novelty_says_why(catalogue):
     far = -catalogue.source_vectors.astype(float).mean(axis=0)
     rows = {}
-    for n, instrument in ((200, "ACIS-S"), (10, "ACIS-S"), (200, "")):
-        reading = read(catalogue, n=n, instrument=instrument)
+    for n, instrument in ((200, "ACIS-S"), (10, "ACIS-S"), (200, ""), (201, "ACIS-S")):
+        # flat up to 8 keV is what a background looks like
+        hardest = 20 if n == 201 else 12
+        reading = read(catalogue, n=n, instrument=instrument, hardest=hardest)
         assert reading.novelty > 0.01 and "Nothing unusual" in reading.novelty_text
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(catalogue.aligner, "transform_events",
                           lambda v, **_: np.tile(np.float32(far / np.linalg.norm(far)),
                                                  (len(v), 1)))
-            rows[n, instrument] = read(catalogue, n=n, instrument=instrument)
+            rows[n, instrument] = read(catalogue, n=n, instrument=instrument, hardest=hardest)
     assert all(r.novelty < 0.01 for r in rows.values())
     assert "rare physics, a blend" in rows[200, "ACIS-S"].novelty_text
+    assert "artefact of the instrument: hard background" in rows[201, "ACIS-S"].novelty_text
     assert "so few photons" in rows[10, "ACIS-S"].novelty_text
     assert "differ from what the model was trained on" in rows[200, ""].novelty_text
 
