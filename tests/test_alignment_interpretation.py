@@ -111,7 +111,8 @@ def catalogue():
 def read(catalogue, kind=1, n=200, spread=0.3, seed=0, hardest=20, **options):
     rng = np.random.default_rng(seed)
     embedding = FakeEmbedding(3 * np.eye(3, N_EVENTS)[kind],
-                              photons(rng.random(n), rng.integers(0, hardest, n), **options), spread)
+                              photons(rng.random(n), rng.integers(0, hardest, n),
+                                      **options), spread)
     return catalogue.interpret(embedding, k=5)
 
 
