@@ -349,8 +349,9 @@ def test_held_out_sources_calibrate_novelty_and_intervals(aligner, tmp_path):
 
 def test_rank_among_the_catalogue(catalogue):
     similar = catalogue.query("a polar", k=240)
-    probe = FakeEmbedding(4 * np.eye(3, N_EVENTS)[1])
-    table = catalogue.rank_of([probe, FakeEmbedding(4 * np.eye(3, N_EVENTS)[0])], "a polar",
+    own = CLASSES.index("polar")
+    probe, other = (FakeEmbedding(4 * np.eye(3, N_EVENTS)[i]) for i in (own, (own + 1) % 3))
+    table = catalogue.rank_of([probe, other], "a polar",
                               names=["right", "wrong"])
     assert table["rank"][0] < table["rank"][1] and table.meta["n_sources"] == len(catalogue)
     better = (similar["similarity"] > table["similarity"][1]).sum()

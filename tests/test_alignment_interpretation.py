@@ -191,7 +191,7 @@ def test_class_and_parameters_of_the_right_kind(catalogue):
     given = {row["parameter"]: row for row in reading.parameters}
     index = given["photon_index"]
     assert index["lower"] < 2.0 < index["upper"] and index["value"] == pytest.approx(2, abs=0.1)
-    assert given["kT"]["value"] == 5 and given["kT"]["unit"] == "keV"
+    assert given["kT"]["value"] == pytest.approx(5) and given["kT"]["unit"] == "keV"
     assert given["kT"]["share"] > 0.7  # of the weight is on sources that have a temperature
     assert given["n_h"]["unit"] == "1e22 cm-2"
     assert "kT" not in {row["parameter"] for row in read(catalogue, kind=0).parameters}
