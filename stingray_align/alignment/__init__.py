@@ -8,7 +8,7 @@ of projected sources then answers sentences with sources and photons with senten
 import importlib
 
 __all__ = ["Aligner", "AlignedCatalog", "Comparison", "Interpretation", "align", "compare",
-           "grouped_info_nce", "grouped_siglip"]
+           "find_changes", "grouped_info_nce", "grouped_siglip"]
 
 _HOMES = {
     "Aligner": "aligner",
@@ -17,6 +17,7 @@ _HOMES = {
     "Interpretation": "interpretation",
     "align": "training",
     "compare": "comparison",
+    "find_changes": "comparison",
     "grouped_info_nce": "losses",
     "grouped_siglip": "losses",
 }

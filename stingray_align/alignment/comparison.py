@@ -25,6 +25,7 @@ Wilenski 1940, Biometrika 31, 313; Vaughan et al. 2003, MNRAS 345, 1271.
 
 import html
 import math
+import re
 import textwrap
 from dataclasses import dataclass, field
 
@@ -35,7 +36,7 @@ from ..instruments import effective_area
 from ..photons import CHANNEL_EDGES, N_CHANNELS, N_TIME_BINS
 from ._facts import measure
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "find_changes"]
 
 #: Relative error allowed for the ratio of two instruments' approximate effective areas.
 AREA_ERROR = 0.1
@@ -263,6 +264,81 @@ def compare(first, second, *, level=0.01, names=("first", "second"), model=None,
         names=tuple(map(str, names)), measured=facts, tests=tests, ratio=brightness.ratio,
         ratio_interval=brightness.interval(0.68), ratio_limits=brightness.interval(0.90),
         level=level, caveats=tuple(_caveats(facts, equal_camera)), _embeddings=pair)
+
+
+def find_changes(comparisons, query):
+    """Find the comparisons that show what a sentence says of a change.
+
+    Each part of the sentence ("the spectrum changed but not the flux") asks for a change, or for
+    none, of brightness, spectrum or variability; comparisons are ranked by how well their
+    corrected p-values agree with all of it.
+
+    Parameters
+    ----------
+    comparisons : sequence of Comparison
+    query : str
+        One sentence.
+
+    Returns
+    -------
+    astropy.table.QTable
+        ``rank``, ``row`` (which of the comparisons), ``score`` (a probability-like number, 1 for
+        a perfect match) and ``text`` (what changed); ``meta["understood"]`` says how the sentence
+        was read.
+
+    Raises
+    ------
+    ValueError
+        If the sentence speaks of none of the three.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import stingray_align as sa
+    >>> from stingray_align.alignment import find_changes
+    >>> rng = np.random.default_rng(1)
+    >>> first, second = (sa.EventList(np.sort(rng.uniform(0, 2e4, n)), energy=rng.uniform(1, 3, n),
+    ...                               gti=[[0, 2e4]], mission="chandra", instr="ACIS-S")
+    ...                  for n in (60, 180))
+    >>> pairs = [sa.compare(first, first), sa.compare(first, second)]
+    >>> found = find_changes(pairs, "it became brighter with the same spectrum")
+    >>> int(found["row"][0]), found.meta["understood"]
+    (1, 'brightness changed; spectrum did not change')
+    """
+    wanted = {}
+    for clause in _CLAUSES.split(query):
+        for test, pattern in _ABOUT.items():
+            if pattern.search(clause):
+                wanted.setdefault(test, not _UNCHANGED.search(clause))
+    if not wanted:
+        raise ValueError(f"{query!r} says nothing about brightness, spectrum or variability")
+    scores = []
+    for comparison in comparisons:
+        p = dict(zip(comparison.tests["test"], comparison.tests["corrected"]))
+        # What could not be tested may have changed or not: one half.
+        chances = [0.5 if math.isnan(p[test]) else 1 - p[test] if change else p[test]
+                   for test, change in wanted.items()]
+        scores.append(float(np.prod(chances)))
+    order = np.argsort(-np.array(scores), kind="stable")
+    table = QTable({"rank": np.arange(1, len(order) + 1), "row": order,
+                    "score": np.array(scores)[order],
+                    "text": [comparisons[i].text for i in order]})
+    table["score"].info.format = ".3f"
+    table.meta["understood"] = "; ".join(
+        f"{test} {'changed' if change else 'did not change'}" for test, change in wanted.items())
+    return table
+
+
+_CLAUSES = re.compile(r"\b(?:but|while|and|with|although|though|whereas)\b|[,;.]")
+_UNCHANGED = re.compile(r"\b(?:not?|never|without|constant|unchanged|same|equal|stable)\b|n't\b",
+                        re.IGNORECASE)
+_ABOUT = {
+    "brightness": re.compile(r"flux|bright|luminos|fad(?:e|ing)|faint|dimm|appear|vanish",
+                             re.IGNORECASE),
+    "spectrum": re.compile(r"spectr|colou?r|hard|soft|absor", re.IGNORECASE),
+    "variability": re.compile(r"variab|puls|heartbeat|flar|eclips|flicker|stead|modulat",
+                              re.IGNORECASE),
+}
 
 
 def holm(p_values):

@@ -145,7 +145,8 @@ def _by_glossary(query, glossary, encoder):
     if "period" in numbers:
         flags.setdefault("periodic", True)
     notes += [name if value else f"not {name}" for name, value in flags.items()]
-    probabilities = _class_probabilities(rest, kept, denied, flags, glossary, encoder)
+    probabilities = _class_probabilities(rest, kept, denied, flags, numbers.get("period"),
+                                         glossary, encoder)
 
     classes = {}
     for i in np.argsort(probabilities)[::-1][:3]:
@@ -305,7 +306,7 @@ def _vague_stems():
     return set(_stems(_VAGUE))
 
 
-def _class_probabilities(rest, kept, denied, flags, glossary, encoder):
+def _class_probabilities(rest, kept, denied, flags, period, glossary, encoder):
     """How likely each class is; all zero when nothing in the query speaks of a class."""
     named, excluded = _named(kept, glossary), _named(denied, glossary)
     telling = rest  # "soft" or "absorbed" alone is no class
@@ -335,6 +336,9 @@ def _class_probabilities(rest, kept, denied, flags, glossary, encoder):
         for name, value in flags.items():
             if name in implied:
                 score[i] += 0.5 if implied[name] == value else -1.0
+        if period is not None and not named[i]:  # a class that is named may surprise us
+            usual = any(low <= period <= high for low, high in entry["periods"])
+            score[i] += 1.0 if usual else -2.0
     share = np.exp(score - score.max())
     return share / share.sum()
 
