@@ -348,14 +348,16 @@ def test_held_out_sources_calibrate_novelty_and_intervals(aligner, tmp_path):
 
 
 def test_rank_among_the_catalogue(catalogue):
-    similar = catalogue.query("a polar", k=240)
-    own = CLASSES.index("polar")
-    probe, other = (FakeEmbedding(4 * np.eye(3, N_EVENTS)[i]) for i in (own, (own + 1) % 3))
-    table = catalogue.rank_of([probe, other], "a polar",
-                              names=["right", "wrong"])
-    assert table["rank"][0] < table["rank"][1] and table.meta["n_sources"] == len(catalogue)
-    better = (similar["similarity"] > table["similarity"][1]).sum()
-    assert abs(int(table["rank"][1]) - 1 - int(better)) <= 1
+    asked = catalogue.project("a polar")[0]
+    probes = [FakeEmbedding(4 * row) for row in np.eye(3, N_EVENTS)]
+    probe = probes[0]
+    table = catalogue.rank_of(probes, "a polar", names=CLASSES)
+    for row, one in zip(table, probes):
+        similarity = float(catalogue.project(one)[0] @ asked)
+        better = int((catalogue.source_vectors.astype(np.float32) @ asked > similarity).sum())
+        assert row["similarity"] == pytest.approx(similarity, abs=1e-5)
+        assert row["rank"] == better + 1 and row["percentile"] == pytest.approx(100 * better / 90)
+    assert table.meta["n_sources"] == len(catalogue) == 90
     assert (table["rank_lower"] <= table["rank_upper"]).all()
     assert len(catalogue.rank_of(probe, "a polar")) == 1
     with pytest.raises(ValueError, match="names"):

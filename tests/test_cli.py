@@ -104,15 +104,15 @@ def test_interpret_lets_a_language_model_sum_up(small, capsys, monkeypatch):
         def __init__(self, base_url, *, model):
             asked.append((base_url, model))
 
-        def write(self, facts, papers):
-            asked.append(len(papers))
-            return sa.Summary("Bright and hard.", {}, {"kind": "llm", "model": "a-model"})
+        def complete(self, messages):
+            asked.append(messages[1]["content"].count("\n\n["))  # texts beside the facts
+            return "Photons were seen [0].", "a-model"
 
     monkeypatch.setattr(sa.text, "OpenAIChat", Chat, raising=False)
     assert main(["interpret", str(M82), *ON_X1, *small["catalogue"], "-k", "2", "--llm", "a-model",
                  "--llm-url", "http://localhost/v1"]) == 0
     assert asked == [("http://localhost/v1", "a-model"), 2]
-    assert "Bright and hard. [written by a-model]" in capsys.readouterr().out
+    assert "Photons were seen [0]. [written by a-model]" in capsys.readouterr().out
 
 
 # -- query ----------------------------------------------------------------------------------------
