@@ -55,8 +55,8 @@ def class_probabilities(probabilities, labels, classes, *, groups=None, seed=0, 
     --------
     >>> from stingray_align.evaluate import class_probabilities
     >>> sure = class_probabilities([[0.9, 0.1]] * 10, ["a"] * 9 + ["b"], ["a", "b"])
-    >>> round(sure.scores["ECE"].value, 6)
-    0.0
+    >>> sure.scores["accuracy"].value
+    0.9
     """
     probabilities, labels = np.asarray(probabilities, float), np.asarray(labels).astype(str)
     classes = tuple(classes)
