@@ -37,6 +37,7 @@ RUNS = {
     "leakage": (["leakage", "--sources", "500"], 100),
     "domain-sense": (["domain-sense"], None),
     "classification": (["classification"], 300),
+    "queries": (["queries"], None),
     "novelty": (["novelty"], 300),
     "changes": (["changes", "--sources", "150"], 6),
     "interpretation": (["interpretation"], 200),
@@ -193,7 +194,8 @@ def _run(folder, name, arguments, models):
 _TITLES = {
     "reconstruction": "Reconstruction of the photon rate", "calibration": "Honest intervals",
     "retrieval": "Photons find texts, texts find photons", "regression": "Physical parameters",
-    "classification": "Classes and plain-words queries", "novelty": "Sources unlike any other",
+    "classification": "Classes",
+    "queries": "Questions in plain words", "novelty": "Sources unlike any other",
     "artefacts": "Artefacts of the instrument", "changes": "Has a source changed?",
     "interpretation": "Class probabilities and parameters of an interpretation",
     "time-shape": "What the light curve does", "instruments": "Other instruments",

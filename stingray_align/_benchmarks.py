@@ -20,12 +20,12 @@ from .errors import DomainShiftWarning, EventDataWarning
 from .evaluate._report import Report
 from .photons import Photons
 
-__all__ = ["DESCRIPTIONS", "FIGURES", "ON_SENTENCES", "ON_SIMULATED", "Options", "RealSources",
-           "real", "thinning", "thinning_figures"]
+__all__ = ["DESCRIPTIONS", "FIGURES", "ON_CATALOGUE", "ON_SENTENCES", "ON_SIMULATED", "Options",
+           "RealSources", "real", "thinning", "thinning_figures"]
 
 _TARGETS = {  # of the truth table, and whether the logarithm is meant
     "hardness": False, "photon_index": False, "n_h": True, "kT": True, "flux": True,
-    "fractional_variability": True,
+    "count_rate": True, "fractional_variability": True, "period": True, "timescale": True,
 }
 
 
@@ -123,27 +123,51 @@ def _retrieval_methods(model, aligner, events, texts, groups, truth):
 
 
 def regression(model, catalogue, options):
-    """Physical parameters from events, text, and the shared space."""
+    """Physical parameters from events, text, and the shared space, before and after alignment."""
     from .text import TextEncoder, text_vectors
 
     population = options.population("csc")
-    events = _event_vectors(population, model)
-    features = _feature_sets(events, model) | {
-        "text": text_vectors(population.summaries, TextEncoder()),
-        "shared": catalogue.aligner.transform_events(events)}
-    return {"regression": sa.evaluate.regression(features, _targets(population),
-                                                 counts=_counts(population))}
+    vectors = _event_vectors(population, model)
+    texts = text_vectors(population.summaries, TextEncoder())
+    shared = [catalogue.aligner.transform_events(vectors), catalogue.aligner.transform_texts(texts)]
+    features = {
+        "events": vectors,
+        "catalogue features": _feature_sets(vectors, model)["catalogue features"],
+        "text": texts, "both": np.hstack([vectors, texts]), "shared": np.hstack(shared),
+        "shared, events only": shared[0]}
+    targets = _targets(population)
+    results = {
+        "regression": sa.evaluate.regression(
+            features, targets, counts=_counts(population), n_splits=4,
+            choices={"one modality": ("events", "text"),
+                     "aligned": ("events", "text", "shared", "shared, events only"),
+                     "aligned, no text": ("events", "shared, events only")},
+            gains=(("aligned", "one modality"), ("shared", "one modality"),
+                   ("both", "one modality"), ("aligned, no text", "events"),
+                   ("shared, events only", "events")))}
+    if options.n_sources >= _FEWEST_FOR_LABELS:
+        results["number of labels"] = sa.evaluate.label_curve(features, targets)
+    return results
+
+
+_FEWEST_FOR_LABELS = 180  # three quarters are learned from, and not every parameter is known
 
 
 def _targets(population):
-    targets = {}
-    for name, logarithmic in _TARGETS.items():
-        values = np.asarray(getattr(population.truth[name], "value", population.truth[name]))
-        with np.errstate(divide="ignore"):
-            values = np.log10(values) if logarithmic else values
-        targets[f"log {name}" if logarithmic else name] = np.where(np.isfinite(values), values,
-                                                                   np.nan)
-    return targets
+    truth = population.truth["source_counts", *(name for name in _TARGETS if name != "count_rate")]
+    truth["count_rate"] = truth["source_counts"] / population.truth["exposure"]
+    # Light that varies by less than one per cent cannot be told from constant light.
+    truth["fractional_variability"] = np.maximum(truth["fractional_variability"], 0.01)
+    return sa.evaluate.table_targets(truth, _TARGETS)
+
+
+def _regression_figures(results):
+    result = results["regression"]
+    figures = {"predicted": sa.evaluate.plot_regression(result),
+               "scores": sa.evaluate.plot_scores(result)}
+    if "number of labels" in results:
+        figures["labels"] = sa.evaluate.plot_labels(results["number of labels"])
+    return figures
 
 
 def leakage(model, catalogue, options):
@@ -166,16 +190,63 @@ def time_shape(model, catalogue, options):
 
 
 def classification(model, catalogue, options):
-    """Classes by neighbours in the shared space, and from a description of each class alone."""
+    """Classes by neighbours in the shared space, from descriptions, and as probabilities."""
+    from .autodecoder import draw_vectors
     from .datasets.prose import class_descriptions
     from .text import TextEncoder, text_vectors
 
     population, texts = options.population("csc"), class_descriptions()
+    labels, project = population.truth["class"], catalogue.aligner.transform_events
     described = catalogue.aligner.transform_texts(text_vectors(list(texts.values()), TextEncoder()))
-    vectors = catalogue.aligner.transform_events(_event_vectors(population, model))
-    return {"classification": sa.evaluate.classification(
-        vectors, population.truth["class"],
+    results = {"classification": sa.evaluate.classification(
+        project(_event_vectors(population, model)), labels,
         class_vectors=dict(zip(texts, described, strict=True)))}
+    known = np.isin(np.asarray(labels).astype(str), catalogue.classes)
+    if known.any():
+        # As in AlignedCatalog.interpret: the votes of draws from the posterior, averaged.
+        draws = draw_vectors(population.photons[known], _DRAWS, model, seed=options.seed)
+        results["class probabilities"] = sa.evaluate.class_probabilities(
+            [catalogue.class_probabilities(project(own)) for own in draws], labels[known],
+            catalogue.classes)
+    return results
+
+
+_DRAWS = 16  # of a source's posterior, whose votes on its class are averaged
+
+
+def _classification_figures(results):
+    told = results["classification"]
+    figures = {"confusion" if k == 0 else "confusion-zero-shot": sa.evaluate.plot_confusion(
+        told.confusion[name], told.classes, title=f"{name}, {len(told.labels)} simulated sources")
+        for k, name in enumerate(told.confusion)}
+    if "class probabilities" in results:
+        figures["reliability"] = sa.evaluate.plot_class_reliability(
+            results["class probabilities"])
+    return figures
+
+
+def queries(model, catalogue, options):
+    """Sources found by questions in plain words: as asked, and rewritten."""
+    from .text import Summary, TextEncoder, text_vectors, understand
+
+    encoder, asked = TextEncoder(), sa.evaluate.plain_queries()
+    asked = [query for query in asked if query["class"] in catalogue.classes]
+    words = [query["query"] for query in asked]
+    ways, remarks = {"as asked": words}, []
+    for way, llm in (("glossary", None), ("language model", options.llm)):
+        if way == "glossary" or llm is not None:
+            found = [understand(text, encoder=encoder, llm=llm)
+                     for text in tqdm(words, way, unit="query", disable=None)]
+            ways[way] = [Summary(one.text, one.slots) for one in found]
+    if options.llm is not None:
+        n_failed = sum(any(note.startswith("read with the glossary") for note in one.notes)
+                       for one in found)
+        remarks = [f"The language model failed on {n_failed} questions, which the glossary read."]
+    project = catalogue.aligner.transform_texts
+    return {"queries": sa.evaluate.queries(
+        {way: project(text_vectors(texts, encoder)) for way, texts in ways.items()},
+        [query["class"] for query in asked], catalogue.source_vectors, catalogue.table["class"],
+        parts=[query["split"] for query in asked], remarks=remarks)}
 
 
 def novelty(model, catalogue, options):
@@ -267,10 +338,44 @@ ON_SIMULATED = {f.__name__.replace("_", "-"): f for f in (
 #: Benchmarks on bundled sentences, which need no photons.
 ON_SENTENCES = {"domain-sense": domain_sense}
 
+#: Benchmarks of what a catalogue answers, which need no sources.
+ON_CATALOGUE = {"queries": queries}
+
+
+def _retrieval_figures(results):
+    figures = {}
+    for name, report in results.items():
+        # A report holds the same methods on several kinds of text.
+        for kind, methods in getattr(report, "comparisons", {}).items():
+            label = re.sub("[^a-z0-9]+", "-", f"{name} {kind}".lower())
+            figures[label] = sa.evaluate.plot_retrieval(methods, title=f"{name}; {kind}")
+    return figures or {"retrieval": sa.evaluate.plot_retrieval(results)}
+
+
+def _time_shape_figures(results):
+    result = results["time shape"]
+    figures = {}
+    for label, selection in zip(("confusion", "confusion-bright"), result.selections, strict=False):
+        table = result.confusion(selection=selection)
+        figures[label] = sa.evaluate.plot_confusion(
+            np.array([list(row)[1:] for row in table]), result.kinds,
+            title=f"{sum(result.selections[selection])} simulated sources{selection}")
+    return figures
+
+
 #: Benchmarks that can draw their results: name to function of the results.
-FIGURES = {"calibration": _calibration_figures,
-           "interpretation": lambda results: {
-               "reliability": sa.evaluate.plot_reliability(results)}}
+FIGURES = {
+    "calibration": _calibration_figures,
+    "reconstruction": lambda results: {
+        "reconstruction": sa.evaluate.plot_reconstruction(results["reconstruction"])},
+    "retrieval": _retrieval_figures,
+    "regression": _regression_figures,
+    "classification": _classification_figures,
+    "queries": lambda results: {"queries": sa.evaluate.plot_queries(results["queries"])},
+    "novelty": lambda results: {"novelty": sa.evaluate.plot_novelty(results["novelty"])},
+    "interpretation": lambda results: {"reliability": sa.evaluate.plot_reliability(results)},
+    "time-shape": _time_shape_figures,
+}
 
 _FAST = ("Bayesian blocks", "cross-validated KDE")
 
@@ -293,13 +398,15 @@ class Options:
         Sources that the aligners to compare with learn from.
     work : Path or None
         Folder with what `stingray_align.alignment.align` made of those sources.
+    llm : LocalChat, OpenAIChat or None
+        Rewrites questions, besides the glossary.
     """
 
     def __init__(self, n_sources, seed, counts=None, *, challenge=False, rivals="all", real=None,
-                 n_pairs=32_000, work=None):
+                 n_pairs=32_000, work=None, llm=None):
         self.n_sources, self.seed, self.counts = n_sources, seed, counts
         self.n_pairs, self.work = n_pairs, work
-        self.challenge, self.real = challenge, real
+        self.challenge, self.real, self.llm = challenge, real, llm
         self.rivals = {name: rival for name, rival in sa.evaluate.rivals.RIVALS.items()
                        if rivals == "all" or name in _FAST}
 
@@ -500,4 +607,5 @@ def _event_vectors(population, model):
 
 #: What each benchmark measures, in a line.
 DESCRIPTIONS = {name: function.__doc__.strip().splitlines()[0] for name, function in
-                (ON_SIMULATED | ON_SENTENCES | {"thinning": thinning, "real": real}).items()}
+                (ON_SIMULATED | ON_SENTENCES | ON_CATALOGUE
+                 | {"thinning": thinning, "real": real}).items()}

@@ -30,7 +30,7 @@ from .errors import DomainShiftWarning, EventDataWarning
 __all__ = ["main"]
 
 _NEED_CATALOGUE = ("retrieval", "regression", "classification", "novelty", "interpretation",
-                   "leakage")
+                   "leakage", "queries")
 _SHOWN = ("rank", "similarity", "name", "class", "instrument", "counts", "exposure", "ra", "dec")
 _PROMPT_TOKENS = 2000  # of a question about a source, apart from its papers
 _SAVE_EVERY = 60  # seconds between two writings of a growing table
@@ -127,6 +127,8 @@ examples:
   stingray-align benchmark changes --sources 150
   stingray-align benchmark leakage --sources 1000
   stingray-align benchmark domain-sense
+  stingray-align benchmark regression --sources 1000 -o regression
+  stingray-align benchmark queries --llm qwen3 --llm-url http://localhost:8000/v1
   stingray-align benchmark real sources/*.fits -o real.ecsv
   stingray-align benchmark all --quick -o benchmarks""",
 }
@@ -357,14 +359,16 @@ def _benchmark(args):
                 return 1
         options = benchmarks.Options(
             args.sources, args.seed, args.counts, challenge=args.challenge, rivals=args.rivals,
-            real=real, n_pairs=args.pairs, work=args.work)
+            real=real, n_pairs=args.pairs, work=args.work,
+            llm=_language_model(args) if args.what == "queries" else None)
         if args.what == "thinning":
             results = benchmarks.thinning(model, real, options)
         elif args.what in benchmarks.ON_SENTENCES:
             results = benchmarks.ON_SENTENCES[args.what](_catalogue(args))
         else:
             catalogue = _catalogue(args) if args.what in _NEED_CATALOGUE else None
-            results = benchmarks.ON_SIMULATED[args.what](model, catalogue, options)
+            measure = (benchmarks.ON_SIMULATED | benchmarks.ON_CATALOGUE)[args.what]
+            results = measure(model, catalogue, options)
     for name, result in results.items():
         print(f"\n{name}\n{'=' * len(name)}\n{result}")
     if in_folder:
@@ -842,6 +846,14 @@ def _parser():
                               help="event files of one source each, for the test by double "
                                    "thinning; those marked THINNED are left out")
             _add_format(kind)
+        _add_benchmark(kind)
+    for name, function in benchmarks.ON_CATALOGUE.items():
+        kind = kinds.add_parser(name, help=_first_line(function), description=_first_line(function))
+        kind.add_argument("--llm", metavar="NAME",
+                          help="also let this chat model rewrite the questions: a folder or a name "
+                               "on the hub, or with --llm-url a name there")
+        kind.add_argument("--llm-url", metavar="URL",
+                          help="an endpoint with OpenAI's protocol; its key is in OPENAI_API_KEY")
         _add_benchmark(kind)
     kind = kinds.add_parser("thinning", help=_first_line(benchmarks.thinning),
                             description=_first_line(benchmarks.thinning)

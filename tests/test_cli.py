@@ -244,6 +244,14 @@ def test_benchmarks_print_and_write(small, capsys, what, n, words):
     assert len(Table.read("t.ecsv")) > 0
 
 
+def test_benchmark_queries_prints_and_draws(small, capsys, tmp_path):
+    assert main(["benchmark", "queries", *small["catalogue"], "-o", "found"]) == 0
+    out = capsys.readouterr().out
+    assert "as asked" in out and "glossary" in out and "language model" not in out
+    assert (tmp_path / "found" / "queries.png").read_bytes().startswith(b"\x89PNG")
+    assert len(Table.read(tmp_path / "found" / "queries.ecsv")) == 6
+
+
 def test_benchmark_of_the_reconstruction_on_other_sources(small, capsys):
     assert main(["benchmark", "reconstruction", "--challenge", "--rivals", "fast",
                  "--counts", "csc", "--sources", "10", *small["model"]]) == 0

@@ -45,7 +45,7 @@ def test_nothing_of_it_is_in_what_models_learn_from():
     """No paraphrase has five words in a row of the glossary, phrase stock or plain queries."""
     package = Path(__file__).parents[1]
     sources = [*(package / "stingray_align" / "datasets" / "phrases").glob("*.json"),
-               package / "tests" / "data" / "plain_queries.json"]
+               package / "stingray_align" / "evaluate" / "data" / "plain_queries.json"]
     seen = set()
     strings = list(_glossary().descriptions)
 

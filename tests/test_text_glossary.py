@@ -1,16 +1,15 @@
 import importlib.machinery
-import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stingray_align.evaluate import plain_queries
 from stingray_align.text import CLASSES, FLAG_SLOTS, TextEncoder, clean_slots, understand
 from stingray_align.text import _models
 from stingray_align.text.glossary import _glossary
 
-QUERIES = json.loads((Path(__file__).parent / "data" / "plain_queries.json").read_text())
+QUERIES = plain_queries()
 
 
 @pytest.mark.parametrize("query, slots", [

@@ -74,7 +74,8 @@ def time_shape(features, shapes, counts=None, *, bright=300, groups=None,
               disable=not progress) as bar:
         predicted = cross_predict(
             features, true, sources, {name: CLASSIFIERS[name] for name in classifiers}, _missed,
-            ("largest class", _most_frequent), n_splits, np.random.default_rng(seed), bar)
+            ("largest class", _most_frequent), n_splits, np.random.default_rng(seed),
+            bar).values
     guesses = np.stack(list(predicted.values()))
 
     def statistic(rows):
