@@ -39,6 +39,7 @@ RUNS = {
     "classification": (["classification"], 300),
     "queries": (["queries"], None),
     "novelty": (["novelty"], 300),
+    "ngc3621": (["ngc3621"], 2),
     "changes": (["changes", "--sources", "150"], 6),
     "interpretation": (["interpretation"], 200),
     "artefacts": (["artefacts", "--sources", "500"], 40),
@@ -200,6 +201,7 @@ _TITLES = {
     "interpretation": "Class probabilities and parameters of an interpretation",
     "time-shape": "What the light curve does", "instruments": "Other instruments",
     "leakage": "What texts give away", "domain-sense": "Meaning and wording",
+    "ngc3621": "A galaxy of six sources",
     "cost": "Time and memory", "thinning": "Photons of real sources not shown to the model",
     "real": "Real event files",
 }

@@ -306,6 +306,12 @@ def instruments(model, catalogue, options):
     return {"instruments": sa.evaluate.instruments(seen, model, training=training)}
 
 
+def ngc3621(model, catalogue, options):
+    """What the photons of six simulated sources of NGC 3621 support, over many galaxies."""
+    return {"NGC 3621": sa.evaluate.case_study(
+        options.n_sources, model=model, aligner=catalogue.aligner, seed=options.seed)}
+
+
 def cost(model, catalogue, options):
     """Milliseconds per source on one thread, and memory."""
     return {"cost": sa.evaluate.cost(model, n_sources=options.n_sources, seed=options.seed)}
@@ -333,7 +339,7 @@ def domain_sense(catalogue):
 #: Name on the command line to function.
 ON_SIMULATED = {f.__name__.replace("_", "-"): f for f in (
     reconstruction, calibration, retrieval, regression, time_shape, classification, novelty,
-    artefacts, interpretation, changes, instruments, leakage, cost)}
+    artefacts, interpretation, changes, ngc3621, instruments, leakage, cost)}
 
 #: Benchmarks on bundled sentences, which need no photons.
 ON_SENTENCES = {"domain-sense": domain_sense}

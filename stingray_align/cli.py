@@ -29,8 +29,8 @@ from .errors import DomainShiftWarning, EventDataWarning
 
 __all__ = ["main"]
 
-_NEED_CATALOGUE = ("retrieval", "regression", "classification", "novelty", "interpretation",
-                   "leakage", "queries")
+_NEED_CATALOGUE = ("ngc3621", "retrieval", "regression", "classification", "novelty",
+                   "interpretation", "leakage", "queries")
 _SHOWN = ("rank", "similarity", "name", "class", "instrument", "counts", "exposure", "ra", "dec")
 _PROMPT_TOKENS = 2000  # of a question about a source, apart from its papers
 _SAVE_EVERY = 60  # seconds between two writings of a growing table
@@ -823,7 +823,7 @@ def _parser():
     kinds = sub.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, function in benchmarks.ON_SIMULATED.items():
         kind = kinds.add_parser(name, help=_first_line(function), description=_first_line(function))
-        n_sources = 5000 if name == "retrieval" else 2000
+        n_sources = {"retrieval": 5000, "ngc3621": 100}.get(name, 2000)
         kind.add_argument("--sources", type=_count, default=n_sources,
                           help=f"fresh simulated sources (default {n_sources})")
         kind.add_argument("--counts", choices=("csc", "bright"),

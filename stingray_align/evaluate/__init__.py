@@ -40,6 +40,8 @@ _HOMES = {
     "lead_over": "_retrieval",
     "linear_maps": "_retrieval",
     "truth_vectors": "_truth_vectors",
+    "case_study": "_case_study",
+    "CaseStudyResult": "_case_study",
     "regression": "_regression",
     "RegressionResult": "_regression",
     "table_targets": "_regression",
