@@ -14,27 +14,30 @@ from .explorer import card_html
 
 __all__ = ["Page", "serve"]
 
+hv.extension("bokeh")
+pn.extension("tabulator")
+
 _MARKERS = {"o": "circle", "s": "square", "D": "diamond", "v": "inverted_triangle", "*": "star",
             "P": "plus", "X": "hex"}  # of matplotlib's figure, in bokeh's words
-_SIZES = {"star": 8, "plus": 7}
-_HEIGHT = 560  # of the map, in pixels
-_EXAMPLES = ("a soft source that eclipses every few hours", "heavily absorbed, flat spectrum, steady",
-             "short bursts with a fast rise and a slow decay")
+_SIZES = {"star": 8, "plus": 7, "diamond": 8}
+_HEIGHT = 670  # of the map, in pixels
+_EXAMPLES = ("eclipses every few hours", "heavily absorbed, flat spectrum, steady",
+             "bursts with a fast rise")
 _CSS = """
-h1 {font-size: 20px; margin: 0} h3 {margin: 0 0 4px} h4 {margin: 12px 0 4px}
+h1 {font-size: 20px; margin: 0; display: inline} h3 {margin: 0 0 4px} h4 {margin: 12px 0 4px}
 p {margin: 4px 0 8px; line-height: 1.45} .small {color: #444}
-table.facts {columns: 2; border-collapse: collapse}
-.facts th {text-align: left; font-weight: normal; color: #444; padding: 1px 12px 1px 0}
-.facts td {text-align: left; padding: 1px 24px 1px 0} .problem {color: #a02000}
+.facts {display: grid; grid-template-columns: auto 1fr auto 1fr; gap: 3px 12px; margin: 0}
+.facts dt {color: #444} .facts dd {margin: 0} .problem {color: #a02000}
 """
+_SMALL_BUTTON = ".bk-btn {font-size: 12px; padding: 3px 8px}"
 _WELCOME = """<h3>How to look around</h3>
 <p><b>Ask</b>: type what kind of source you look for and press Enter. The sentence is rewritten into
 the terms of the catalogue, and the sources that match it best light up on the map.</p>
-<p><b>Click</b> a point of the map, or a row of a list, to read what is known of that source: its facts,
-its summary, its figure if its photons are at hand, and its nearest neighbours.</p>
-<p><b>The map</b> is a flat projection of the shared space, in which photons and sentences are compared.
-Sources that are close in the space are close here; the reverse need not hold. Scroll to zoom, drag to
-move, click a kind in the legend to hide it.</p>"""
+<p><b>Click</b> a point of the map, or a row of a list, to read what is known of that source: its
+facts, its summary, its figure if its photons are at hand, and its nearest neighbours.</p>
+<p><b>The map</b> is a flat projection (two principal components) of the shared space, in which
+photons and sentences are compared. Sources that are close in the space are close here; the reverse
+need not hold. Scroll to zoom, drag to move, click a kind in the legend to fade it.</p>"""
 
 
 class Page:
@@ -98,8 +101,8 @@ class Page:
 
     def _no_photons(self, card):
         if self.explorer.events is None:
-            return ("<p class='small'>Its photons are not here, so there is no light curve to draw: give "
-                    "their folder with <code>--events FOLDER</code>.</p>")
+            return ("<p class='small'>Its photons are not here, so that there is no light curve: "
+                    "give their folder with <code>--events FOLDER</code>.</p>")
         return (f"<p class='small'>No event file of {html.escape(card.name)} in "
                 f"{html.escape(str(self.explorer.events))}.</p>")
 
@@ -121,18 +124,20 @@ class Page:
         frame = pd.DataFrame(self.explorer.listing(answer))
         rows = answer.rows.tolist()
         table = pn.widgets.Tabulator(
-            frame, show_index=False, disabled=True, selectable=False, layout="fit_data_stretch",
+            frame, show_index=False, disabled=True, selectable=False, layout="fit_columns",
+            widths={"rank": 44, "match": 64, "name": 140, "counts": 80, "instrument": 100},
             height=min(300, 32 + 27 * len(frame)), sizing_mode="stretch_width",
-            theme="simple", configuration={"rowHeight": 26},
+            theme="simple",
+            configuration={"rowHeight": 26, "columnDefaults": {"headerSort": False}},
             text_align={"rank": "right", "match": "right", "counts": "right"},
-            titles={"counts": "photons", "rank": "#"}, stylesheets=[".tabulator {font-size: 13px}"])
+            titles={"counts": "photons", "rank": "#"}, stylesheets=[".tabulator {font-size: 12px}"])
         table.on_click(lambda event: self.show(rows[event.row]))
         return table
 
     def map(self):
         """The sources, those that are lit, and the one that is chosen."""
         explorer = self.explorer
-        table, places, layers = explorer.catalogue.table, explorer.places, []
+        places, layers = explorer.places, []
         for kind, (colour, marker) in explorer.kinds.items():
             rows = explorer.drawn[explorer.kind[explorer.drawn] == kind]
             if not len(rows):
@@ -152,6 +157,7 @@ class Page:
         return (hv.Overlay(layers) * lit * chosen).opts(hv.opts.Overlay(
             responsive=True, height=_HEIGHT, xaxis="bare", yaxis="bare", legend_position="bottom",
             legend_cols=4, active_tools=["pan", "wheel_zoom"], toolbar="above", show_frame=True,
+            hooks=[_plain_frame],
             legend_opts={"label_text_font_size": "10pt", "glyph_width": 22, "glyph_height": 22}))
 
     def _draw_lit(self, data):
@@ -174,16 +180,16 @@ class Page:
         catalogue = explorer.catalogue
         examples = []
         for text in _EXAMPLES:
-            button = pn.widgets.Button(name=text, button_type="light", margin=(0, 6, 4, 0))
+            button = pn.widgets.Button(name=text, margin=(0, 6, 4, 0), stylesheets=[_SMALL_BUTTON])
             button.on_click(lambda event, text=text: self.ask(text))
             examples.append(button)
-        about = f"{len(catalogue)} sources"
+        about = f"{len(catalogue)} {'simulated ' * explorer.simulated}sources"
         if catalogue.classes:
             about += f" of {len(catalogue.classes)} classes"
         if len(explorer.drawn) < len(catalogue):
             about += f", {len(explorer.drawn)} of them drawn"
         left = pn.Column(
-            _markup(f"<h1>stingray-align</h1><span class='small'>{about}</span>"),
+            _markup(f"<h1>stingray-align</h1>&ensp;<span class='small'>{about}</span>"),
             self.sentence, pn.FlexBox(*examples, margin=(4, 0, 0, 0)), self.understood,
             pn.pane.HoloViews(self.map(), sizing_mode="stretch_width", linked_axes=False),
             sizing_mode="stretch_width", min_width=560)
@@ -191,9 +197,9 @@ class Page:
                           min_width=520, height=860, margin=(0, 0, 0, 16))
         if explorer.reading is not None:
             button = pn.widgets.Button(name=f"Show {explorer.reading.name}",
-                                       button_type="primary", margin=(0, 0, 4, 0))
+                                       button_type="primary", margin=(0, 0, 4, 0),
+                                       stylesheets=[_SMALL_BUTTON])
             button.on_click(self.show_reading)
-            examples.append(button)
             left[2].append(button)
             self.show_reading()
         return pn.Row(left, right, sizing_mode="stretch_width", margin=12)
@@ -213,6 +219,12 @@ def _problem(error):
 
 def _hover(names):
     return HoverTool(tooltips=[(name, f"@{{{name}}}") for name in names])
+
+
+def _plain_frame(plot, element):
+    """No dark axes where there is nothing to read off, and no maker's mark in the toolbar."""
+    plot.state.xaxis.visible = plot.state.yaxis.visible = False
+    plot.state.toolbar.logo = None
 
 
 def _png(figure):
@@ -247,7 +259,6 @@ def _remember(**query):
 def serve(explorer, *, port, address, show):
     """Do the work of `Explorer.serve`."""
     matplotlib.use("agg")  # figures are sent to the page, not to windows
-    pn.extension("tabulator")
 
     def page():
         page = Page(explorer)
@@ -262,14 +273,16 @@ def serve(explorer, *, port, address, show):
                 page.about.insert(0, _markup(_problem(error)))
         return layout
 
-    hosts = {address, "localhost", "127.0.0.1", socket.gethostname()}
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        server = pn.io.server.get_server(
-            page, port=port, address=address, show=show, title="stingray-align",
-            websocket_origin=[f"{host}:{port}" for host in sorted(hosts)])
+        socket.create_server((address, port), family=family).close()
     except OSError as error:
         raise OSError(f"cannot listen on port {port} of {address} ({error}): choose another "
                       "with --port") from error
+    hosts = {address, "localhost", "127.0.0.1", socket.gethostname()}
+    server = pn.io.server.get_server(
+        page, port=port, address=address, show=show, title="stingray-align",
+        websocket_origin=[f"{host}:{port}" for host in sorted(hosts)])
     print(f"Explorer: http://{address}:{port} (Ctrl-C ends it)", flush=True)
     server.start()
     server.io_loop.start()  # until Ctrl-C

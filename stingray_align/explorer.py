@@ -92,6 +92,8 @@ class Explorer:
         Position of each source on the map.
     drawn : ndarray of int
         The rows on the map: all of them, or a random selection of a large catalogue.
+    simulated : bool
+        Whether all summaries are those of simulated sources.
     reading : Interpretation or None
         An observation from outside the catalogue, see `read`.
 
@@ -130,6 +132,8 @@ class Explorer:
         self._files = {} if events is None else _event_files(events)
         self.events = events
         self.reading = None
+        kinds = {text.provenance.get("kind") for text in catalogue.texts}
+        self.simulated = kinds == {"simulated"}
 
     # -- questions ----------------------------------------------------------------------------
 
@@ -348,10 +352,10 @@ def need_app():
 
 def card_html(card):
     """Facts, own summaries and matching texts of a source, as a piece of HTML."""
-    parts = ["<table class='facts'>"]
-    parts += [f"<tr><th>{html.escape(label)}</th><td>{html.escape(value)}</td></tr>"
+    parts = ["<dl class='facts'>"]
+    parts += [f"<dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd>"
               for label, value in card.facts]
-    parts.append("</table><h4>Its summary</h4>")
+    parts.append("</dl><h4>Its summary</h4>")
     parts += [f"<p>{html.escape(text)}</p>" for text in card.summaries] or [
         "<p>Nothing is written on this source.</p>"]
     if card.texts:
