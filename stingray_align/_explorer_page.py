@@ -172,7 +172,7 @@ class Page:
 
     def _draw_chosen(self, data):
         return hv.Points([tuple(map(float, place)) for place in data]).opts(
-            marker="star", size=26, color="black", line_color="white", line_width=1.5)
+            size=28, fill_alpha=0, line_color="black", line_width=4)
 
     def layout(self):
         """Everything on one page, two columns."""

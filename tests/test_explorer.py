@@ -18,10 +18,10 @@ from stingray_align.explorer import Explorer, card_html
 from stingray_align.text import text_vectors
 from test_alignment_catalog import CLASSES, WordEncoder, aligner, make, world  # noqa: F401
 
-# Bokeh's way with data frames, which the newest pandas does not like; Panel's new word for the
-# name of a button, which its older versions do not know.
+# Bokeh's way with data frames, which the newest pandas does not like, and words that Panel will
+# change in its next version and that its older ones need.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:The inplace keyword", "ignore:Widget.name is deprecated")
+    "ignore:The inplace keyword", "ignore:.*removed in version 2.0:PendingDeprecationWarning")
 
 NO_APP = "the extra 'app' (panel, holoviews, bokeh) is not installed"
 
