@@ -59,6 +59,16 @@ examples:
   stingray-align query "a cooling ember" --llm qwen3 --llm-url http://localhost:8000/v1
   stingray-align query "pulsations" --catalogue mine --cone "09h55m50s +69d40m47s" 1deg
   stingray-align query "pulsations" --catalogue survey-embedded --workers 2""",
+    "explore": f"""\
+{_READING}
+
+The page is served to this machine only, until Ctrl-C. From elsewhere, tunnel to it:
+  ssh -L 5006:127.0.0.1:5006 that.machine
+
+examples:
+  stingray-align explore
+  stingray-align explore mine --events sources/ --port 5010
+  stingray-align explore --file acis_evt2.fits --position "09h55m50.2s +69d40m47s" --radius 3""",
     "embed": """\
 Every file holds one source and becomes one row: what was observed, and a column for each feature.
 A folder stands for all event files in it and below it. TABLE may end in .ecsv, .fits, .csv or
@@ -207,6 +217,17 @@ def _query(args):
     if args.table:
         _write_table(found, args.table)
         print(f"Table: {args.table}")
+
+
+def _explore(args):
+    from .explorer import Explorer, need_app
+
+    need_app()  # better known before the catalogue is read than after it
+    explorer = Explorer(_catalogue(args), events=args.events, k=args.k)
+    if args.file is not None:
+        name = ", ".join(filter(None, (args.file.name, _selected(args))))
+        explorer.read(_read(args.file, args), name=name)
+    explorer.serve(port=args.port, address=args.address, show=not args.no_browser)
 
 
 def _embed(args):
@@ -721,6 +742,22 @@ def _parser():
     sub.add_argument("--llm-url", metavar="URL",
                      help="an endpoint with OpenAI's protocol; its key is in OPENAI_API_KEY")
     _add_cluster(sub)
+
+    sub = command("explore", _explore, "look around a catalogue in the browser")
+    sub.add_argument("catalogue", metavar="CATALOGUE", nargs="?", type=Path,
+                     help="an aligned catalogue (default: the bundled simulated archetypes)")
+    sub.add_argument("--events", metavar="FOLDER", type=Path,
+                     help="event files of the catalogue's sources, each named after its source: "
+                          "their light curves and spectra are shown")
+    sub.add_argument("--file", metavar="FILE", type=Path,
+                     help="an event file to place on the map and to interpret")
+    sub.add_argument("-k", type=_count, default=10, help="sources to list (default 10)")
+    sub.add_argument("--port", type=_count, default=5006, help="default 5006")
+    sub.add_argument("--address", default="127.0.0.1",
+                     help="where to listen (default 127.0.0.1: this machine only)")
+    sub.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    _add_selection(sub)
+    _add_model(sub)
 
     sub = command("embed", _embed, "turn event files, or a whole catalogue, into features")
     sub.add_argument("files", metavar="FILE|FOLDER|CATALOGUE", nargs="+", type=Path)
