@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..photons import CHANNEL_EDGES, N_CHANNELS
+from .attribution import strongest
 
 __all__ = ["BROAD_CLASSES", "draw"]
 
@@ -59,7 +60,7 @@ def _mark_drivers(axes, drivers, embedding):
     scale = 1000.0 if duration >= 3000 else 1.0  # as the light curve's axis
     for name, kind in (("curve", "time"), ("spectrum", "energy")):
         label = "carries the match"
-        for row in drivers[(drivers["kind"] == kind) & drivers["drives"]]:
+        for row in strongest(drivers, kind):
             low, high = row["start"], row["stop"]
             if kind == "time":
                 low, high = (low - start) / scale, (high - start) / scale

@@ -14,7 +14,7 @@ from astropy.table import QTable
 
 from ..photons import CHANNEL_EDGES, N_TIME_BINS, Photons
 
-__all__ = ["drivers", "sentence_attribution", "sentences_of"]
+__all__ = ["drivers", "sentence_attribution", "sentences_of", "strongest"]
 
 N_INTERVALS = 16
 #: Borders of the ranges of energies, as numbers of `CHANNEL_EDGES`: 0.5, 0.77, 1.2, ... 8 keV.
@@ -136,6 +136,25 @@ def drivers(catalogue, embedding, target, *, seed=0):
     for name in ("change", "scatter"):
         table[name].info.format = "+.3f" if name == "change" else ".3f"
     return table
+
+
+def strongest(table, kind, n=3):
+    """The rows of `drivers` of one kind that carry the match most.
+
+    Parameters
+    ----------
+    table : astropy.table.QTable
+        From `drivers`.
+    kind : {"time", "energy"}
+    n : int, optional
+        How many at most.
+
+    Returns
+    -------
+    astropy.table.QTable
+    """
+    own = table[(table["kind"] == kind) & table["drives"]]
+    return own[np.argsort(-own["change"])][:n]
 
 
 def _occlusions(photons, begin, duration):

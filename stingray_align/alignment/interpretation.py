@@ -225,13 +225,14 @@ class Interpretation:
                 yield f"[{rank}]  {row['change']:+.2f}", row["part"]
 
     def _driver_lines(self):
+        from .attribution import strongest
+
         table = self.drivers
         if table is None or not len(table):
             return []
         lines = []
         for kind, form in (("time", "{:.10g} to {:.10g} s"), ("energy", "{:.2f} to {:.2f} keV")):
-            own = table[(table["kind"] == kind) & table["drives"]]
-            own = own[np.argsort(-own["change"])][:3]
+            own = strongest(table, kind)
             lines += [(f"{row['change']:+.2f}", form.format(row["start"], row["stop"])
                        + f", {row['photons']} photons (as many at random: scatter of "
                        f"{row['scatter']:.2f})") for row in own]
