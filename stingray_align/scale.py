@@ -392,7 +392,7 @@ def query(catalog, what, k=10, *, cone=None, where=None, llm=None, encoder=None,
     # A catalogue of one nameless source knows how to project whatever is asked.
     vector, meta = AlignedCatalog(
         aligner=aligner, table=QTable({"counts": [0]}), model=model, encoder=encoder,
-        source_vectors=np.zeros((1, aligner.n_shared)), temperature=1, lonely=[0]
+        source_vectors=np.zeros((1, aligner.n_shared)), temperature=1
     )._project(what, llm)
     units = _hats.units(catalog)
     catalog = catalog[[name for name in catalog.columns if name != "vector"]]

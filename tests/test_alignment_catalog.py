@@ -64,7 +64,7 @@ def aligner():
     from stingray_align.text.encoder import text_vectors
 
     events, texts, _, _ = world(300, seed=1)
-    return Aligner(n_shared=8, n_hidden=32, n_steps=60, batch_size=64).fit(
+    return Aligner(n_shared=8, n_hidden=32, n_steps=250, batch_size=64).fit(
         events, text_vectors(texts, WordEncoder()), feature_names=FakeEmbedding.feature_names,
         text_model="words")
 

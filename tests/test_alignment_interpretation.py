@@ -94,7 +94,7 @@ def catalogue():
     texts = [Summary(f"Summary of number {j}.", {"class": str(names[i])}, {"kind": "simulated"})
              for j, i in enumerate(number)]
     vectors = text_vectors(texts, Quiet())
-    aligner = Aligner(n_shared=8, n_hidden=32, n_steps=60, batch_size=64).fit(
+    aligner = Aligner(n_shared=8, n_hidden=32, n_steps=250, batch_size=64).fit(
         events, vectors, feature_names=FakeEmbedding.feature_names)
     table = QTable({
         "name": [f"SIM-{j}" for j in range(240)], "class": names[number],

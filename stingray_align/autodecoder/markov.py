@@ -27,8 +27,8 @@ __all__ = ["LEVEL", "Columns", "Fit", "Markov", "Posterior", "fit", "matern12", 
 
 #: Standard deviation of the log of the level that a process varies about.
 LEVEL = 2.0
-#: Largest change of a log-rate in one Newton step, and change at which the steps stop: the
-#: evidence is then right to 1e-2.
+#: Largest change of a log-rate in one Newton step, and squared change at which the steps stop: the
+#: evidence is then right to a few hundredths.
 _STRIDE, _TOLERANCE, _MOST_STEPS = 2.0, 1e-2, 30
 
 
