@@ -1,7 +1,7 @@
-"""Run every benchmark and put what it prints, and the figures shown there, on the results page.
+"""Run every benchmark and put what it prints, and the figures shown there, into the documentation.
 
 Runs ``stingray-align benchmark all`` into a directory for work, with the same options, and copies
-from there what docs/results.rst includes::
+from there what the pages in docs include::
 
     python benchmarks/results_page.py WORK_DIRECTORY [--only NAME ...] [--files EVENT_FILE ...]
 """
@@ -17,8 +17,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def copy_results(work):
-    """Copy the files that the page includes, as far as they have been made."""
-    for name in re.findall(r":: results/(\S+)", (DOCS / "results.rst").read_text()):
+    """Copy the files that the pages include, as far as they have been made."""
+    pages = "".join(page.read_text() for page in DOCS.glob("*.rst"))
+    for name in re.findall(r":: results/(\S+)", pages):
         if (work / name).is_file():
             (DOCS / "results" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(work / name, DOCS / "results" / name)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from astropy import units as u
 from astropy.table import Table
+from tqdm.auto import tqdm
 
 PART = 2000  # sources simulated at a time
 STAGES = ("simulate", "write", "read", "embed", "query")
@@ -162,11 +163,8 @@ def main():
     if options.stage:
         print(json.dumps(stage(options.stage, options.folder, options.sizes[0], options.seed)))
         return
-    results = {}
-    for n in options.sizes:
-        results[n] = measure(n, options.seed, options.folder)
-        table_of({n: results[n]}).pprint(max_lines=-1, max_width=-1)
-    print()
+    results = {n: measure(n, options.seed, options.folder)
+               for n in tqdm(options.sizes, "sizes", disable=None)}
     table_of(results).pprint(max_lines=-1, max_width=-1)
     print("\n" + "\n".join(estimates(results)))
 

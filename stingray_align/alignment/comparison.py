@@ -1,7 +1,8 @@
 """Has a source changed between two observations?
 
 Four questions are asked of the photons, each with a p-value that is uniform (or, where counts are
-few, larger than uniform) if the source has not changed:
+few, larger than uniform) if the source has not changed and was seen through one instrument; through
+two, whose areas are known approximately, p-values are somewhat too small:
 
 - *brightness*: a binomial test of the photon numbers, given exposures, effective areas and known
   backgrounds (Przyborowski & Wilenski 1940);
@@ -336,7 +337,7 @@ _ABOUT = {
     "brightness": re.compile(r"flux|bright|luminos|fad(?:e|ing)|faint|dimm|appear|vanish",
                              re.IGNORECASE),
     "spectrum": re.compile(r"spectr|colou?r|hard|soft|absor", re.IGNORECASE),
-    "variability": re.compile(r"variab|puls|heartbeat|flar|eclips|flicker|stead|modulat",
+    "variability": re.compile(r"variab|pulsa|pulse|pulsing|heartbeat|flar|eclips|flicker|stead|modulat",
                               re.IGNORECASE),
 }
 
@@ -681,7 +682,8 @@ def _caveats(facts, equal_camera):
     if not equal_camera:
         yield ("The instruments differ or are not known: rates and spectra are compared through "
                f"approximate effective areas, whose ratio may be wrong by {100 * AREA_ERROR:.0f} "
-               "%; for the spectrum no such error is allowed for.")
+               "%; for the spectrum no such error is allowed for. p-values between instruments are "
+               "somewhat too small.")
     unknown = [fact.background is None for fact in facts]
     if all(unknown) or any(unknown) and not equal_camera:
         yield "Where no background is given, a change of the background looks like the source's."
