@@ -337,8 +337,8 @@ _ABOUT = {
     "brightness": re.compile(r"flux|bright|luminos|fad(?:e|ing)|faint|dimm|appear|vanish",
                              re.IGNORECASE),
     "spectrum": re.compile(r"spectr|colou?r|hard|soft|absor", re.IGNORECASE),
-    "variability": re.compile(r"variab|pulsa|pulse|pulsing|heartbeat|flar|eclips|flicker|stead|modulat",
-                              re.IGNORECASE),
+    "variability": re.compile(
+        r"variab|pulsa|pulse|pulsing|heartbeat|flar|eclips|flicker|stead|modulat", re.IGNORECASE),
 }
 
 
