@@ -47,7 +47,8 @@ def main():
     # In processes of their own, which load what was just put into the package.
     page = [args.work / "benchmarks", "--work", args.work / "pairs",
             *(["--files", *args.files] if args.files else [])]
-    for script, arguments in (("results_page.py", page), ("plot_population.py", [])):
+    for script, arguments in (("glossary_vectors.py", []), ("results_page.py", page),
+                              ("plot_population.py", [])):
         subprocess.run([sys.executable, HERE / script, *arguments], check=True)
 
 

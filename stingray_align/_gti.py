@@ -9,7 +9,7 @@ from stingray.gti import cross_two_gtis
 
 from .errors import EventDataError, EventDataWarning
 
-__all__ = ["tidy_gti", "in_gti", "length", "intersect", "warn_dropped"]
+__all__ = ["tidy_gti", "in_gti", "length", "intersect", "runs", "warn_dropped"]
 
 
 def warn_dropped(bad, why, stacklevel=3):
@@ -60,3 +60,9 @@ def intersect(gtis):
             return np.empty((0, 2))
         common = tidy_gti(cross_two_gtis(common, gti))
     return common
+
+
+def runs(mask):
+    """Slices of the stretches where ``mask`` is true."""
+    steps = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
+    return [slice(a, b) for a, b in zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1))]

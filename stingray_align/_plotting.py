@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ._gti import runs
+
 __all__ = ["plot_rate"]
 
 _DATA, _MODEL, _GAP = "black", "#0072B2", "0.92"
@@ -42,12 +44,12 @@ def plot_rate(estimate, ax=None, n_bins=None):
     shown = (np.arange(n_shown) + 0.5) / n_shown * duration / scale
     well_exposed = np.repeat(photons.exposed[0] > 0.05, max(1, n_shown // n_time_bins))
     well_exposed = well_exposed.reshape(n_shown, -1).any(axis=1)
-    for i, part in enumerate(_runs(well_exposed)):
+    for i, part in enumerate(runs(well_exposed)):
         ax.fill_between(shown[part], lower[part], upper[part], color=_MODEL, alpha=0.25, lw=0,
                         label="68 % band" if i == 0 else None)
         ax.plot(shown[part], rate[part], color=_MODEL, lw=1.5,
                 label=estimate.name if i == 0 else None)
-    for i, part in enumerate(_runs(photons.exposed[0] <= 0)):
+    for i, part in enumerate(runs(photons.exposed[0] <= 0)):
         borders = np.array([part.start, part.stop]) / photons.exposed.shape[1] * duration / scale
         ax.axvspan(*borders, color=_GAP, lw=0, zorder=0, label="not exposed" if i == 0 else None)
     ax.set(xlabel=f"time ({unit}) since {start:.10g} s", ylabel="rate (ct/s, 0.5-8 keV)",
@@ -55,9 +57,3 @@ def plot_rate(estimate, ax=None, n_bins=None):
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend above the data
     ax.legend(loc="upper center", frameon=False, ncols=2)
     return ax
-
-
-def _runs(mask):
-    """Slices of the stretches where ``mask`` is true."""
-    steps = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
-    return [slice(a, b) for a, b in zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1))]

@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
+from .._gti import runs
 from ..photons import (BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, Photons, exposure_in_bins)
 from ..rates import RateEstimate
 from .batch import CHANNEL_SHARE, USUAL_INSTRUMENT
@@ -91,7 +92,7 @@ class _Scene:
         sure = (lower > _FLARE * level) if above else (upper < _ECLIPSE * level)
         sure &= self.weight > 0
         changed = np.zeros(len(curve), dtype=bool)
-        for part in _runs(beyond):
+        for part in runs(beyond):
             if sure[part].any():
                 changed[part] = True
                 self.intervals.append((self.edges[part.start], self.edges[part.stop]))
@@ -270,8 +271,3 @@ class EditedEmbedding(RateEstimate):
         exposure = exposure_in_bins(self.gti, self.bin_edges)
         ratio = (exposure @ self._rates) / np.maximum(exposure @ self.original._rates, 1e-300)
         return self.original._drawn_spectra(n, seed) * ratio
-
-
-def _runs(mask):
-    steps = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
-    return [slice(a, b) for a, b in zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1))]
