@@ -8,10 +8,10 @@ import pytest
 from astropy import units as u
 from astropy.table import QTable, vstack
 from scipy import stats
+from stingray_align._gti import runs
 from stingray_align.alignment import AlignedCatalog, Aligner, Interpretation
 from stingray_align.alignment._facts import measure
 from stingray_align.alignment._figure import BROAD_CLASSES
-from stingray_align._plotting import _runs
 from stingray_align.alignment.intervals import weighted_quantiles
 from stingray_align.errors import DomainShiftWarning, ModelFileError
 from stingray_align.photons import BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, Photons
@@ -357,8 +357,8 @@ def test_broad_classes_name_real_classes_once():
 
 
 def test_runs():
-    assert _runs(np.array([True, True, False, True])) == [slice(0, 2), slice(3, 4)]
-    assert _runs(np.zeros(4, bool)) == []
+    assert runs(np.array([True, True, False, True])) == [slice(0, 2), slice(3, 4)]
+    assert runs(np.zeros(4, bool)) == []
 
 
 # -- a language model, and bad input --------------------------------------------------------------
