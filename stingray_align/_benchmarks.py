@@ -241,7 +241,7 @@ def queries(model, catalogue, options):
     if options.llm is not None:
         n_failed = sum(any(note.startswith("read with the glossary") for note in one.notes)
                        for one in found)
-        remarks = [f"The language model failed on {n_failed} questions, which the glossary read."]
+        remarks = [f"The language model failed on {n_failed} of them, which the glossary read."]
     project = catalogue.aligner.transform_texts
     return {"queries": sa.evaluate.queries(
         {way: project(text_vectors(texts, encoder)) for way, texts in ways.items()},

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from local_server import Reply, serving
 
 from stingray_align.cli import main
@@ -146,6 +147,33 @@ def test_the_command(words, capsys):
     with serving([Reply(body)]) as (url, _):
         assert main(["query", QUERY, "-k", "2", "--llm", "any", "--llm-url", url]) == 0
     assert "rewritten by served" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_questions_asks_the_language_model(words, capsys, tmp_path):
+    pytest.importorskip("openai", reason="needs the extra `remote`")
+    from stingray_align.evaluate import plain_queries
+
+    questions = plain_queries()
+    means = {one["query"]: one["class"] for one in questions}
+    refused = questions[0]["query"]
+
+    def answer(request):
+        query = request.json["messages"][1]["content"]
+        found = {"text": f"A {means[query]}.", "classes": {means[query]: 0.9}, "slots": {}}
+        content = "I would rather not." if query == refused else json.dumps(found)
+        return Reply({"id": "1", "object": "chat.completion", "created": 0, "model": "served",
+                      "choices": [{"index": 0, "finish_reason": "stop", "message": {
+                          "role": "assistant", "content": content}}]})
+
+    with serving(answer) as (url, requests):
+        assert main(["benchmark", "queries", "--llm", "any", "--llm-url", url,
+                     "-o", str(tmp_path / "t.ecsv")]) == 0
+    assert len(requests) == len(questions) + 1  # the refusal is asked once more
+    printed = capsys.readouterr().out
+    assert "failed on 1 of them" in printed
+    table = Table.read(tmp_path / "t.ecsv")
+    recall = {row["asked"]: row["Recall@10"] for row in table if row["part"] == "held-out"}
+    assert recall["language model"] > recall["as asked"] + 0.2, recall
 
 
 def test_benchmarks_of_texts(words, capsys, tmp_path):
