@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from small_sources import sources
 
 from stingray_align import PoissonAutodecoder
-from stingray_align.autodecoder import experts
+from stingray_align.autodecoder import experts, prepared
 from stingray_align.autodecoder.batch import make_batch
 from stingray_align.autodecoder.cox import N_SUMMARY, CoxProcess
 from stingray_align.autodecoder.decoder import Shape
@@ -168,13 +168,33 @@ def test_prepared_sources_are_made_once(model, photons, tmp_path):
     assert calls == [0]
     for name, array in first.arrays.items():
         assert_array_equal(array, again.arrays[name])
+    assert (first.arrays["importance"] == 1).all()  # without truth there is one kind
     assert np.isfinite(first.gain(model.networks_["experts"]))
+
+
+def test_rare_kinds_weigh_more_in_the_intervals(model, photons):
+    kind = np.repeat(np.arange(2, dtype=np.uint8), (90, 10))
+    weight = prepared._importance(kind)
+    assert weight.mean() == pytest.approx(1)
+    assert weight[-1] / weight[0] == pytest.approx(9 ** prepared.BALANCE)
+    shown, others = photons.thin(0.5, np.random.default_rng(0))
+    one = {name: torch.as_tensor(array.astype(np.float32)) for name, array in
+           examples(model, shown, others, None).items()}
+    one["true"] = torch.zeros_like(one["true"])  # the first source is missed by more than the rest
+    one["true"][0] = 3.0
+
+    def loss(of_first):
+        importance = torch.ones(5)
+        importance[0] = of_first
+        return experts_loss(lambda _: (torch.zeros(5, 4096), torch.zeros(5, 128, 9)),
+                            one | {"importance": importance})
+    assert loss(2.0) > loss(1.0) > loss(0.5)
 
 
 def test_the_loss_is_least_for_the_truth(model, photons):
     shown, others = photons.thin(0.5, np.random.default_rng(0))
     one = {name: torch.as_tensor(array.astype(np.float32)) for name, array in
-           examples(model, shown, others, None).items()}
+           examples(model, shown, others, None).items()} | {"importance": torch.ones(5)}
     truth = torch.log(one["target"] / one["exposed"].clamp(min=1e-3) + 1e-3)
     truth = experts._mean_one(on_fine(truth), one["exposed"])
     one["others"] *= 0  # inside the bins nothing is known

@@ -288,8 +288,8 @@ def test_every_phase_trains_its_own_networks_alone(monkeypatch):
     parameters = SMALL | dict(n_steps=40, n_refinement_steps=4, n_posterior_steps=4)
     model = PoissonAutodecoder(**parameters).fit(sources(40), progress=False)
     assert [line["phase"] for line in model.curve_] == (
-        ["first pass"] * 10 + ["mixture", "refinement", "intervals", "posterior"] + ["experts"] * 2)
-    assert [line["step"] for line in model.curve_] == list(range(4, 65, 4))
+        ["first pass"] * 10 + ["mixture", "refinement", "intervals", "posterior"] + ["experts"] * 4)
+    assert [line["step"] for line in model.curve_] == list(range(4, 73, 4))
     for number, trained in ((10, {"mixture"}), (11, {"refinement"}), (12, {"refinement"}),
                             (13, {"spread"}), (14, {"experts"}), (15, {"experts"})):
         changed = {name.split(".")[0] for name, value in states[number].items()

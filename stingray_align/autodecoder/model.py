@@ -89,8 +89,8 @@ class PoissonAutodecoder:
         latent is optimised, as in the original autodecoder (`stingray_align.autodecoder.latents`).
     n_steps, n_refinement_steps, n_posterior_steps : int
         Optimiser steps for decoder and first pass (and a tenth as many for its mixture of curves);
-        for the refinement; for the intervals, again for the covariance of the latent, and twice
-        as many for the weights of the experts. Without encoder there are only the first.
+        for the refinement; for the intervals, again for the covariance of the latent, and four
+        times as many for the weights of the experts. Without encoder there are only the first.
     batch_size : int
         Sources per step.
     learning_rate : float

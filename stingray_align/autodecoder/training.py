@@ -527,7 +527,7 @@ def fit_model(model, sources, checkpoint, progress, device):
               model.batch_size // 2),
         Phase("posterior", ("spread",), posterior_loss, _refined_shape,
               model.n_posterior_steps, model.batch_size // 2),
-        Phase("experts", ("experts",), None, None, 2 * model.n_posterior_steps,
+        Phase("experts", ("experts",), None, None, 4 * model.n_posterior_steps,
               model.batch_size // 2))
     with _team(device), one_thread():
         run = _Run(model, source, phases, checkpoint, device, progress and _rank() == 0)
