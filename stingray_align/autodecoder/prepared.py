@@ -25,8 +25,8 @@ __all__ = ["Prepared", "examples", "experts_loss"]
 #: Sources in a file, and the share of all that is held out.
 CHUNK, HELD_OUT = 256, 0.08
 #: In the loss of the intervals a kind of variability counts as its share of the sources to the
-#: power of one minus this: with 0, intervals hold over the population, but seldom for its rare kinds,
-#: which they take for its common ones; with 1, all kinds would be as common.
+#: power of one minus this: with 0, intervals hold over the population, but seldom for its rare
+#: kinds, which they take for its common ones; with 1, all kinds would be as common.
 BALANCE = 0.35
 
 
