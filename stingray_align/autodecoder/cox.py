@@ -32,7 +32,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..photons import BAND_OF_CHANNEL, N_FINE_BINS, N_TIME_BINS
-from .markov import LEVEL, Columns, Fit, Markov, Posterior, fit, matern12, matern32, mean_only
+from .markov import LEVEL, Columns, Fit, Posterior, fit, matern12, matern32, mean_only
 
 __all__ = ["CoxProcess", "N_SUMMARY", "cox_processes"]
 
@@ -79,7 +79,7 @@ class _Model(NamedTuple):
     deviation: float
     cycles: float        # per window; 0 without a period
     harmonics: int
-    process: Markov | None
+    process: np.ndarray | None
     columns: Columns
     log_prior: float
     fit: Fit
@@ -258,7 +258,7 @@ def cox_processes(photons, *, fine=True):
 
 
 def _process(name, length, deviation, n_cells):
-    return _KERNELS[name](length * n_cells / N_TIME_BINS, deviation, n_cells)
+    return _KERNELS[name](length * n_cells / N_TIME_BINS, deviation)
 
 
 def _try_kernels(data, models, kernels, n_cells):
