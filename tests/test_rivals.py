@@ -173,7 +173,7 @@ def test_fit_is_that_of_the_dense_gaussian_process(kernel, length, monkeypatch):
     expected = np.full(60, 3.0)
     expected[20:26] = 0  # a gap
     counts = rng.poisson(expected * np.exp(np.sin(np.arange(60) / 9))).astype(float)
-    process, columns = kernel(length, 0.8, 60), mean_only(60)
+    process, columns = kernel(length, 0.8), mean_only(60)
     early = fit(counts, expected, process, columns)
     monkeypatch.setattr(markov, "_TOLERANCE", 1e-6)
     found = fit(counts, expected, process, columns)
@@ -198,7 +198,7 @@ def test_fit_is_that_of_the_dense_gaussian_process(kernel, length, monkeypatch):
 def test_laplace_against_a_numerical_integral():
     """Two cells: the posterior over their log-rates summed on a grid."""
     counts, expected = np.array([2.0, 25.0]), np.array([8.0, 15.0])
-    process, columns = matern12(2.0, 2.0, 2), mean_only(2)
+    process, columns = matern12(2.0, 2.0), mean_only(2)
     found = fit(counts, expected, process, columns)
     prior = covariance(matern12, 2.0, 2.0, 2) + LEVEL ** 2
     axis = np.linspace(-7, 3, 1001)

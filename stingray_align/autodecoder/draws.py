@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 import torch
-from scipy.stats import gamma
+from scipy.special import gammaincinv
 
 from ..photons import N_FINE_BINS, N_TIME_BINS
 from .batch import COLOUR_BIN, fine_counts
@@ -24,7 +24,7 @@ from .inference import RUN
 from .intervals import VARIABILITY, hardness_quantiles, mixture_quantiles
 from .likelihood import total_log_rate
 
-__all__ = ["drawn_log_rates", "quantiles", "source_quantiles"]
+__all__ = ["drawn_log_rates", "quantiles", "rate_quantiles", "source_quantiles"]
 
 #: Channels of 0.5-7 keV.
 BELOW_7_KEV = slice(0, 19)
@@ -123,25 +123,49 @@ def drawn_log_rates(shape, batch, refined, n_draws):
 def quantiles(inferred, refined, levels):
     """Quantiles of rate, mean rate, hardness and variability; see `PoissonAutodecoder.quantiles`.
     """
-    batch = inferred.batch
-    probabilities = torch.as_tensor(levels, dtype=torch.float32)
-    seen = batch.n_photons.double().numpy() + 0.5
-    mean = gamma.ppf(levels, seen[:, None]) / batch.exposure.double().numpy()[:, None]
+    seen = inferred.batch.n_photons.double().numpy() + 0.5
+    mean = gammaincinv(seen[:, None], levels) / inferred.batch.exposure.double().numpy()[:, None]
+    rate = rate_quantiles(inferred.batch, refined, levels, _band_share(inferred, refined))
+    return {"rate": rate.numpy(), "mean_rate": mean} | source_quantiles(refined, levels)
+
+
+@torch.inference_mode()
+def rate_quantiles(batch, refined, levels, share=1.0, runs=slice(None)):
+    """Quantiles of the total rate, ct/s, at a random time of the time bins.
+
+    Parameters
+    ----------
+    batch : Batch
+    refined : Refined
+    levels : array_like, shape (n_levels,)
+    share : float or Tensor, shape (n, 512)
+        Of the rate that is wanted in the total.
+    runs : slice or ndarray
+        Which runs of four time bins.
+
+    Returns
+    -------
+    Tensor, shape (n, 4 * n_runs, n_levels)
+    """
     # Draws of the shape in order, and of the amplitude in steps of the golden ratio: so the pairs
     # fill the plane evenly.
-    amplitude = gamma.ppf(_GOLDEN * (np.arange(_N_SAMPLES) + 0.5) % 1, seen[:, None])
+    seen = batch.n_photons.double().numpy()[:, None] + 0.5
+    amplitude = gammaincinv(seen, _GOLDEN * (np.arange(_N_SAMPLES) + 0.5) % 1)
     scores = torch.special.ndtri(_mid_ranks(_N_SAMPLES))
-    table = _table(refined.log_rate_intervals)
+    table = _table(refined.log_rate_intervals[:, runs])
     drawn = _at_scores(table, scores.expand(*table.shape[:2], -1))
     drawn = drawn + torch.from_numpy(np.log(amplitude)).float()[:, None]
-    offset = torch.quantile(drawn, probabilities, dim=2).permute(1, 2, 0)
-    in_bands = torch.log(_band_share(inferred, refined) / batch.exposure[:, None])
-    estimate = _in_bins(refined, batch) + in_bands
-    rate = estimate[:, :, None] + offset.repeat_interleave(RUN, dim=1)
-    highest = _highest(batch).repeat_interleave(RUN, dim=1) + in_bands + torch.log(
-        batch.n_photons + 0.5)[:, None]
-    rate = torch.exp(torch.minimum(rate, highest[:, :, None]))
-    return {"rate": rate.numpy(), "mean_rate": mean} | source_quantiles(refined, levels)
+    offset = torch.quantile(drawn, torch.as_tensor(levels, dtype=torch.float32), dim=2)
+    offset = offset.permute(1, 2, 0)
+    highest = _highest(batch)[:, runs, None] + torch.log(batch.n_photons + 0.5)[:, None, None]
+    scale = share / batch.exposure[:, None].expand(-1, N_TIME_BINS)
+
+    def of_runs(x):
+        return x.unflatten(1, (-1, RUN))[:, runs, :, None]
+
+    rate = torch.minimum(of_runs(_in_bins(refined, batch)) + offset[:, :, None],
+                         highest[:, :, None])
+    return (torch.exp(rate) * of_runs(scale)).flatten(1, 2)
 
 
 @torch.inference_mode()

@@ -15,7 +15,8 @@ from ..errors import DomainShiftWarning
 from ..photons import Photons, reduce_events
 from ..rates import RateEstimate, _check_level
 from .batch import COLOUR_BIN
-from .draws import source_quantiles
+from .draws import rate_quantiles, source_quantiles
+from .inference import RUN
 from .model import CHUNK, PoissonAutodecoder, cell_rates, one_thread
 from .readouts import feature_names, feature_units, feature_vectors
 from .refinement import SUB
@@ -228,9 +229,14 @@ class Embedding(RateEstimate):
             return self.model.infer(self.photons)
 
     @cached_property
+    def _encoded(self):
+        with one_thread():
+            return self.model.encode(self._inferred)
+
+    @cached_property
     def _refined(self):
         with one_thread():
-            return self.model.refine(self._inferred)
+            return self.model.refine(self._inferred, self._encoded)
 
     @cached_property
     def _fine(self):
@@ -240,7 +246,7 @@ class Embedding(RateEstimate):
     @cached_property
     def _posterior(self):
         with one_thread():
-            return self.model.posterior(self._inferred, self.model.encode(self._inferred))
+            return self.model.posterior(self._inferred, self._encoded)
 
     # -- the posterior -------------------------------------------------------------------------
 
@@ -363,6 +369,45 @@ class Embedding(RateEstimate):
         in_bins = cell_rates(self._inferred.batch, self._refined.shape)[0].double().numpy()
         return np.repeat(in_bins, SUB, axis=0) * self._fine[:, None]
 
+    def rate_interval(self, times, level=0.68, energy_range=None, *, n_draws=300, seed=0):
+        """Credible interval of the rate at some times.
+
+        Parameters
+        ----------
+        times : array_like or Quantity, shape (n_times,)
+            Absolute times in s, on the zero of the event list; inside the window.
+        level : float
+            Probability that the interval holds, between 0 and 1.
+        energy_range : tuple or Quantity, optional
+            Lowest and highest energy in keV; 0.5 to 8 keV by default.
+        n_draws, seed : int
+            Draws from the posterior and their seed. Only an energy range needs them (or a model
+            without encoder): the marginals of the whole band are known.
+
+        Returns
+        -------
+        lower, upper : Quantity, shape (n_times,)
+        """
+        import astropy.units as u
+
+        if energy_range is not None or not self.model.encoder:
+            return super().rate_interval(times, level, energy_range, n_draws=n_draws, seed=seed)
+        _check_level(level)
+        cells = self._bins_of(times)
+        runs, which = np.unique(cells // (RUN * SUB), return_inverse=True)
+        with one_thread():
+            found = rate_quantiles(self._inferred.batch, self._refined,
+                                   [(1 - level) / 2, (1 + level) / 2], runs=runs)[0]
+        found = found[which * RUN + cells // SUB % RUN].double().numpy()
+        low, high = found.T * self._inside[cells]
+        return low / u.s, high / u.s
+
+    @property
+    def _inside(self):
+        """Rate in each fine cell over the mean of those of its time bin, shape (4096,)."""
+        inside = self._fine.reshape(-1, SUB)
+        return (inside / inside.mean(axis=1, keepdims=True)).ravel()
+
     def _draw(self, n, seed):
         """Batch, shapes and log-rates of ``n`` draws, and mean rates (n,) in ct/s."""
         with one_thread():
@@ -380,9 +425,7 @@ class Embedding(RateEstimate):
             of_source = (torch.exp(shape.log_energy) @ weight).repeat_interleave(COLOUR_BIN, dim=1)
             of_both = source * of_source + background * (batch.background @ weight)[:, None]
             rates = rates * of_both / total
-        inside = self._fine.reshape(-1, SUB)
-        inside = (inside / inside.mean(axis=1, keepdims=True)).ravel()
-        return np.repeat(rates.numpy(), SUB, axis=1) * inside.astype(np.float32)
+        return np.repeat(rates.numpy(), SUB, axis=1) * self._inside.astype(np.float32)
 
     def _drawn_spectra(self, n, seed):
         batch, shape, _, mean = self._draw(n, seed)

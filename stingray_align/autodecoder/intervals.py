@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+
+from .mixtures import quantiles_of_mixtures
 
 __all__ = ["HARDNESS", "N_COMPONENTS", "Scale", "VARIABILITY", "hardness_quantiles", "mixture_loss",
            "mixture_quantiles"]
@@ -61,16 +64,11 @@ def mixture_quantiles(raw, levels):
     -------
     Tensor, shape (..., n_levels)
     """
-    log_weight, mean, log_sd = (x[..., None, :] for x in _parts(raw))
-    weight, sd = torch.exp(log_weight), torch.exp(log_sd)
-    low = (mean - 6 * sd).amin(dim=-1).expand(*levels.shape)
-    high = (mean + 6 * sd).amax(dim=-1).expand(*levels.shape)
-    for _ in range(18):  # bisection: the interval shrinks by 2e5
-        middle = 0.5 * (low + high)
-        below = (weight * torch.special.ndtr((middle[..., None] - mean) / sd)).sum(dim=-1)
-        above = below > levels
-        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-    return 0.5 * (low + high)
+    parts = (x.reshape(-1, N_COMPONENTS).double().cpu().numpy() for x in _parts(raw))
+    log_weight, mean, log_sd = parts
+    rows = levels.reshape(len(mean), -1).double().cpu().numpy()
+    found = quantiles_of_mixtures(np.exp(log_weight), mean, np.exp(log_sd), rows)
+    return torch.from_numpy(found).float().reshape(levels.shape).to(raw.device)
 
 
 class Scale:

@@ -298,18 +298,20 @@ class PoissonAutodecoder:
                                             inferred.hidden, self.networks_["decoder"])
 
     @torch.inference_mode()
-    def refine(self, inferred):
+    def refine(self, inferred, encoded=None):
         """Refined latent, rate and intervals, see `stingray_align.autodecoder.experts`.
 
         Parameters
         ----------
         inferred : Inferred
+        encoded : Refined, optional
+            What `encode` found of it, if it was called before.
 
         Returns
         -------
         Refined
         """
-        batch, refined = inferred.batch, self.encode(inferred)
+        batch, refined = inferred.batch, encoded or self.encode(inferred)
         if not self.encoder:
             even = torch.zeros(len(refined.latent), N_FINE_BINS)
             return refined._replace(fine=torch.log(pulsations(batch, refined.shape, even)))
