@@ -17,63 +17,75 @@ __all__ = ["most_probable", "posterior_variance", "prior_draws", "solved"]
 #: Largest change of a log-rate in one Newton step, and squared change at which the steps stop: the
 #: evidence is then right to a few hundredths.
 _STRIDE, _TOLERANCE, _MOST_STEPS = 2.0, 1e-2, 30
+#: Cells whose products of columns are worked out at once, so that they stay in the cache.
+_BLOCK = 256
 
 
-@njit(cache=True)
-def _filtered(weight, process):
-    """What the filter knows of each cell before it is observed, and ``log det(1 + W K)``.
+@njit(cache=True, error_model="numpy")
+def _filtered(weight, process, values):
+    """One pass forward over the cells.
 
-    Returns the covariance (p00, p01, p11) of the state, and 1 / (1 + W p00), in an array (n, 4).
+    Parameters
+    ----------
+    weight : ndarray, shape (n_cells,)
+        Expected counts W.
+    process : ndarray, shape (10,)
+    values : ndarray, shape (n_cells, k)
+
+    Returns
+    -------
+    known : ndarray, shape (n_cells, 4)
+        Covariance (p00, p01, p11) of the state before its cell is observed, and 1 / (1 + W p00).
+    ahead, surprise : ndarray, shape (n_cells, k)
+        First entry of the state before its cell is observed, and what the observation adds.
+    log_det : float
+        ``log det(1 + W K)`` with the covariance K of the process.
     """
+    n, k = values.shape
     a, b, c, d, n00, n01, n11, p00, p01, p11 = process
-    known = np.empty((len(weight), 4))
+    known, ahead, surprise = np.empty((n, 4)), np.empty((n, k)), np.empty((n, k))
+    first, second = np.zeros(k), np.zeros(k)
     log_det, product = 0.0, 1.0
-    for t in range(len(weight)):
+    for t in range(n):
         w = weight[t]
         spread = 1 + w * p00
         left = 1 / spread
         known[t, 0], known[t, 1], known[t, 2], known[t, 3] = p00, p01, p11, left
+        for j in range(k):
+            new = (values[t, j] - w * first[j]) * left
+            ahead[t, j], surprise[t, j] = first[j], new
+            x, y = first[j] + p00 * new, second[j] + p01 * new
+            first[j], second[j] = a * x + b * y, c * x + d * y
         product *= spread
         if product > 1e200:      # one logarithm for many cells
             log_det += np.log(product)
             product = 1.0
-        lost = w * left
-        p11 -= lost * p01 * p01
+        p11 -= w * left * p01 * p01
         p00, p01 = p00 * left, p01 * left
         right0, right1 = a * p00 + b * p01, a * p01 + b * p11
         last0, last1 = c * p00 + d * p01, c * p01 + d * p11
         p00, p01, p11 = (right0 * a + right1 * b + n00, right0 * c + right1 * d + n01,
                          last0 * c + last1 * d + n11)
-    return known, log_det + np.log(product)
+    return known, ahead, surprise, log_det + np.log(product)
 
 
-@njit(cache=True)
-def _smoothed(known, weight, process, values):
-    """``(K^-1 + W)^-1`` acting on values (n, k), with the covariance K of the process."""
-    n, k = values.shape
-    a, b, c, d = process[:4]
-    out, surprise = np.empty((n, k)), np.empty((n, k))
+@njit(cache=True, error_model="numpy")
+def _smoothed(weight, process, known, ahead, surprise):
+    """The pass backward: ``(K^-1 + W)^-1`` acting on the values, in place of ``ahead``."""
+    n, k = ahead.shape
+    a, b, c, d = process[0], process[1], process[2], process[3]
     first, second = np.zeros(k), np.zeros(k)
-    for t in range(n):
-        p00, p01, left, w = known[t, 0], known[t, 1], known[t, 3], weight[t]
-        for j in range(k):
-            new = (values[t, j] - w * first[j]) * left
-            out[t, j], surprise[t, j] = first[j], new
-            x, y = first[j] + p00 * new, second[j] + p01 * new
-            first[j], second[j] = a * x + b * y, c * x + d * y
-    first[:] = 0
-    second[:] = 0
     for t in range(n - 1, -1, -1):
         p00, p01, lost = known[t, 0], known[t, 1], weight[t] * known[t, 3]
         for j in range(k):
             x, y = a * first[j] + c * second[j], b * first[j] + d * second[j]
             x += surprise[t, j] - lost * (p00 * x + p01 * y)
-            out[t, j] += p00 * x + p01 * y
+            ahead[t, j] += p00 * x + p01 * y
             first[j], second[j] = x, y
-    return out
+    return ahead
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _variance(known, weight, process):
     """Diagonal of ``(K^-1 + W)^-1``."""
     a, b, c, d = process[:4]
@@ -92,7 +104,7 @@ def _variance(known, weight, process):
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def prior_draws(process, noise):
     """Draws (n_cells, k) of the process, from normal deviates (n_cells, 2, k)."""
     a, b, c, d, n00, n01, n11, p00, p01, p11 = process
@@ -111,7 +123,53 @@ def prior_draws(process, noise):
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
+def _cholesky(matrix):
+    """Turn a small matrix into its lower Cholesky factor."""
+    for i in range(len(matrix)):
+        for j in range(i + 1):
+            total = matrix[i, j]
+            for k in range(j):
+                total -= matrix[i, k] * matrix[j, k]
+            matrix[i, j] = np.sqrt(total) if i == j else total / matrix[j, j]
+
+
+@njit(cache=True, error_model="numpy")
+def _whiten(root, values):
+    """Solve ``root x = values`` for each column, in place."""
+    for i in range(len(root)):
+        for k in range(i):
+            for j in range(values.shape[1]):
+                values[i, j] -= root[i, k] * values[k, j]
+        for j in range(values.shape[1]):
+            values[i, j] /= root[i, i]
+
+
+@njit(cache=True, error_model="numpy")
+def _colour(root, values):
+    """Solve ``root' x = values`` for each column, in place."""
+    for i in range(len(root) - 1, -1, -1):
+        for k in range(i + 1, len(root)):
+            for j in range(values.shape[1]):
+                values[i, j] -= root[k, i] * values[k, j]
+        for j in range(values.shape[1]):
+            values[i, j] /= root[i, i]
+
+
+@njit(cache=True, error_model="numpy")
+def _weighted(weight, matrix, right):
+    """Columns times weights, and then the right-hand sides."""
+    m, k = matrix.shape[1], right.shape[1]
+    both = np.empty((len(weight), m + k))
+    for t in range(len(weight)):
+        for j in range(m):
+            both[t, j] = weight[t] * matrix[t, j]
+        for j in range(k):
+            both[t, m + j] = right[t, j]
+    return both
+
+
+@njit(cache=True, error_model="numpy")
 def _solved(weight, process, matrix, precision, right):
     """See `solved`, which is the first of what this returns. The others are
 
@@ -119,33 +177,35 @@ def _solved(weight, process, matrix, precision, right):
     the Cholesky factor of the precision of their coefficients, what the filter knows, and the log
     determinant of the whole system over that of the prior.
     """
-    m, k = matrix.shape[1], right.shape[1]
-    both = np.empty((len(weight), m + k))  # the columns, then the right-hand sides
-    for t in range(len(weight)):
-        for j in range(m):
-            both[t, j] = weight[t] * matrix[t, j]
-        for j in range(k):
-            both[t, m + j] = right[t, j]
+    n, m, k = len(weight), matrix.shape[1], right.shape[1]
     if len(process):
-        known, log_det = _filtered(weight, process)
-        spread = _smoothed(known, weight, process, both)
+        both = _weighted(weight, matrix, right)
+        known, ahead, surprise, log_det = _filtered(weight, process, both)
+        spread = _smoothed(weight, process, known, ahead, surprise)
         left = matrix - spread[:, :m]
+        normal = left.T @ both
     else:
-        known, log_det = np.empty((0, 4)), 0.0
-        spread = np.zeros((len(weight), m + k))
+        known, spread, log_det = np.empty((0, 4)), np.empty((0, m + k)), 0.0
         left = matrix
-    normal = left.T @ both
-    schur = normal[:, :m].copy()
+        normal = np.zeros((m, m + k))
+        for low in range(0, n, _BLOCK):
+            some = slice(low, low + _BLOCK)
+            normal += matrix[some].T @ _weighted(weight[some], matrix[some], right[some])
+    root, coefficients = normal[:, :m].copy(), normal[:, m:].copy()
     for j in range(m):
-        schur[j, j] += precision[j]
-    root = np.linalg.cholesky(schur)
+        root[j, j] += precision[j]
+    _cholesky(root)
     for j in range(m):
         log_det += 2 * np.log(root[j, j]) - np.log(precision[j])
-    coefficients = np.linalg.solve(schur, normal[:, m:].copy())
-    return (spread[:, m:] + left @ coefficients, coefficients, left, root, known, log_det)
+    _whiten(root, coefficients)
+    _colour(root, coefficients)
+    total = left @ coefficients
+    if len(process):
+        total += spread[:, m:]
+    return total, coefficients, left, root, known, log_det
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def solved(weight, process, matrix, precision, right):
     """Posterior covariance of the log-rate acting on right-hand sides.
 
@@ -168,17 +228,20 @@ def solved(weight, process, matrix, precision, right):
     return _solved(weight, process, matrix, precision, right)[0]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def posterior_variance(weight, process, matrix, precision):
     """Diagonal of the covariance in `solved`, shape (n_cells,)."""
     nothing = np.empty((len(weight), 0))
     _, _, left, root, known, _ = _solved(weight, process, matrix, precision, nothing)
-    half = np.linalg.solve(root, np.ascontiguousarray(left.T))
-    own = (half * half).sum(axis=0)
-    return own + _variance(known, weight, process) if len(process) else own
+    half = left.T.copy()
+    _whiten(root, half)
+    own = _variance(known, weight, process) if len(process) else np.zeros(len(weight))
+    for j in range(len(half)):
+        own += half[j] * half[j]
+    return own
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def most_probable(counts, expected, process, matrix, precision, start):
     """Newton's method for the log-rate, and Laplace's approximation of the evidence.
 
@@ -198,37 +261,44 @@ def most_probable(counts, expected, process, matrix, precision, start):
     n, m = matrix.shape
     log_rate, rate = start.copy(), expected * np.exp(start)
     right = np.empty((n, 1))
-    # The coefficients, the process, and the right-hand side K^-1 g that belongs to it
+    # The coefficients, the process g, and the right-hand side K^-1 g that belongs to it; the start
+    # has none, and so the first step comes from zero.
     last_a, last_g, last_e = np.zeros(m), np.zeros(n), np.zeros(n)
-    value, log_det, known = -np.inf, 0.0, False
+    begin, trial, trial_rate = np.zeros(n), np.empty(n), np.empty(n)
+    value, known = -np.inf, False
     for _ in range(_MOST_STEPS):
         for t in range(n):
             right[t, 0] = rate[t] * log_rate[t] + counts[t] - rate[t]
         aim, coefficients, _, _, _, log_det = _solved(rate, process, matrix, precision, right)
-        a = coefficients[:, 0]
+        g, e = matrix @ coefficients, np.empty(n)
         largest = length = 0.0
-        g, e = -(matrix @ coefficients)[:, 0], np.empty(n)
         for t in range(n):
             change = aim[t, 0] - log_rate[t]
             largest, length = max(largest, abs(change)), length + change * change * rate[t]
-            g[t] += aim[t, 0]
+            g[t, 0] = aim[t, 0] - g[t, 0]
             e[t] = counts[t] - rate[t] - rate[t] * change
         share = min(1.0, _STRIDE / max(largest, 1e-9))
         while True:
-            # The start has no state: come back to zero until there is one.
-            new_a, new_g, new_e = (last_a + share * (a - last_a), last_g + share * (g - last_g),
-                                   last_e + share * (e - last_e))
-            begin = log_rate if known else np.zeros(n)
-            trial = begin + share * (aim[:, 0] - begin)
-            trial_rate = expected * np.exp(trial)
-            penalty = (precision * new_a * new_a).sum() + (new_g * new_e).sum()
-            new = (counts * trial).sum() - trial_rate.sum() - penalty / 2
+            new = 0.0
+            for t in range(n):
+                trial[t] = begin[t] + share * (aim[t, 0] - begin[t])
+                trial_rate[t] = expected[t] * np.exp(trial[t])
+                new_g = last_g[t] + share * (g[t, 0] - last_g[t])
+                new_e = last_e[t] + share * (e[t] - last_e[t])
+                new += counts[t] * trial[t] - trial_rate[t] - new_g * new_e / 2
+            for j in range(m):
+                new_a = last_a[j] + share * (coefficients[j, 0] - last_a[j])
+                new -= precision[j] * new_a * new_a / 2
             if not known or new >= value - 1e-9 or share < 1e-3:
                 break
             share /= 2
-        known = True
-        log_rate, rate, value = trial, trial_rate, new
-        last_a, last_g, last_e = new_a, new_g, new_e
+        for t in range(n):
+            log_rate[t], rate[t], begin[t] = trial[t], trial_rate[t], trial[t]
+            last_g[t] += share * (g[t, 0] - last_g[t])
+            last_e[t] += share * (e[t] - last_e[t])
+        for j in range(m):
+            last_a[j] += share * (coefficients[j, 0] - last_a[j])
+        known, value = True, new
         if share == 1 and length < _TOLERANCE:
             break
     return log_rate, value + expected.sum() - log_det / 2

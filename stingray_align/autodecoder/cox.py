@@ -29,13 +29,13 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 from ..photons import BAND_OF_CHANNEL, N_FINE_BINS, N_TIME_BINS
 from .markov import LEVEL, Columns, Fit, Posterior, fit, matern12, matern32, mean_only
 
 __all__ = ["CoxProcess", "N_SUMMARY", "cox_processes"]
 
+GRIDS = (N_TIME_BINS, N_FINE_BINS)
 #: Entries of `CoxProcess.summary`.
 N_SUMMARY = 10
 
@@ -98,15 +98,18 @@ class _Data:
 
     def __init__(self, fine_counts, exposed):
         self.fine_counts = fine_counts
-        self.exposed = exposed.astype(float)
+        exposed = exposed.astype(float)
+        self._counts = {n: fine_counts.reshape(n, -1).sum(axis=1) for n in GRIDS}
+        # of a constant rate; half a photon more is known
+        in_bins = (fine_counts.sum() + 0.5) * exposed / exposed.sum()
+        self._expected = {n: np.repeat(in_bins, n // N_TIME_BINS) * N_TIME_BINS / n for n in GRIDS}
 
     def counts(self, n_cells):
-        return self.fine_counts.reshape(n_cells, -1).sum(axis=1)
+        return self._counts[n_cells]
 
     def expected(self, n_cells):
-        """Photons expected from a constant rate, of which half a photon more is known."""
-        level = np.repeat(self.exposed, n_cells // N_TIME_BINS)
-        return (self.fine_counts.sum() + 0.5) * level / level.sum()
+        """Photons expected from a constant rate."""
+        return self._expected[n_cells]
 
     def fit(self, process, columns, start=None):
         n_cells = len(columns.matrix)
@@ -153,11 +156,12 @@ class CoxProcess:
         self._log_posterior = np.array([m.log_posterior for m in models])
         kept, self.chance = self._likely(np.ones(len(models), bool))
         self.models = [models[i] for i in kept]
-        self._exposed = np.repeat(data.exposed, N_FINE_BINS // N_TIME_BINS)
+        self._exposed = data.expected(N_FINE_BINS)
 
     def _likely(self, among):
         """Numbers and probabilities of those of some models that are not negligible."""
-        chance = np.exp(self._log_posterior - logsumexp(self._log_posterior[among])) * among
+        total = np.logaddexp.reduce(self._log_posterior[among])
+        chance = np.exp(self._log_posterior - total) * among
         kept = np.flatnonzero(chance > _NEGLIGIBLE)
         return kept, chance[kept] / chance[kept].sum()
 
@@ -211,7 +215,7 @@ class CoxProcess:
         on_fine = np.array([m.n_cells == N_FINE_BINS for m in models]) & ~periodic
         constant = np.arange(len(models)) == 0
         kinds = constant, ~(constant | on_fine | periodic), on_fine, periodic
-        chance = np.exp(log_posterior - logsumexp(log_posterior))
+        chance = np.exp(log_posterior - np.logaddexp.reduce(log_posterior))
         of_kind = np.clip([chance[kind].sum() for kind in kinds], 1e-3, 1 - 1e-3)
         best = [log_posterior[kind].max(initial=-1e3) for kind in kinds]
         excess = np.array([best[1] - best[0], best[2] - best[0], best[3] - max(best[:3])])

@@ -71,10 +71,12 @@ def embed(events, model=None):
         return []
     photons = Photons.concatenate(p for p, _ in reduced)
     _warn_of_shift(photons)
+    if single:
+        with one_thread():
+            inferred = model.infer(photons)
+            return Embedding(model, photons, reduced[0][1], feature_vectors(inferred)[0], inferred)
     vectors = embed_vectors(photons, model, progress=len(lists) >= 100)
-    made = [Embedding(model, p, gti, vector)
-            for (p, gti), vector in zip(reduced, vectors)]
-    return made[0] if single else made
+    return [Embedding(model, p, gti, vector) for (p, gti), vector in zip(reduced, vectors)]
 
 
 def embed_vectors(photons, model=None, *, progress=False):
@@ -181,6 +183,8 @@ class Embedding(RateEstimate):
     gti : ndarray, shape (m, 2)
         Good time intervals in absolute s.
     vector : ndarray of float32, shape (n_features,)
+    inferred : `~stingray_align.autodecoder.model.Inferred`, optional
+        The first pass that gave the vector, if it is at hand.
 
     Attributes
     ----------
@@ -201,10 +205,12 @@ class Embedding(RateEstimate):
 
     name = "decoded rate"
 
-    def __init__(self, model, photons, gti, vector):
+    def __init__(self, model, photons, gti, vector, inferred=None):
         super().__init__(photons, gti)
         self.model = model
         self.vector = vector
+        if inferred is not None:
+            self._inferred = inferred
 
     def __repr__(self):
         instrument = self.photons.instrument[0] or "unknown instrument"
