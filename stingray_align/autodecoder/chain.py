@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .triangular import cholesky, colour, whiten
+
 __all__ = ["most_probable", "posterior_variance", "prior_draws", "solved"]
 
 #: Largest change of a log-rate in one Newton step, and squared change at which the steps stop: the
@@ -124,39 +126,6 @@ def prior_draws(process, noise):
 
 
 @njit(cache=True, error_model="numpy")
-def _cholesky(matrix):
-    """Turn a small matrix into its lower Cholesky factor."""
-    for i in range(len(matrix)):
-        for j in range(i + 1):
-            total = matrix[i, j]
-            for k in range(j):
-                total -= matrix[i, k] * matrix[j, k]
-            matrix[i, j] = np.sqrt(total) if i == j else total / matrix[j, j]
-
-
-@njit(cache=True, error_model="numpy")
-def _whiten(root, values):
-    """Solve ``root x = values`` for each column, in place."""
-    for i in range(len(root)):
-        for k in range(i):
-            for j in range(values.shape[1]):
-                values[i, j] -= root[i, k] * values[k, j]
-        for j in range(values.shape[1]):
-            values[i, j] /= root[i, i]
-
-
-@njit(cache=True, error_model="numpy")
-def _colour(root, values):
-    """Solve ``root' x = values`` for each column, in place."""
-    for i in range(len(root) - 1, -1, -1):
-        for k in range(i + 1, len(root)):
-            for j in range(values.shape[1]):
-                values[i, j] -= root[k, i] * values[k, j]
-        for j in range(values.shape[1]):
-            values[i, j] /= root[i, i]
-
-
-@njit(cache=True, error_model="numpy")
 def _weighted(weight, matrix, right):
     """Columns times weights, and then the right-hand sides."""
     m, k = matrix.shape[1], right.shape[1]
@@ -194,11 +163,11 @@ def _solved(weight, process, matrix, precision, right):
     root, coefficients = normal[:, :m].copy(), normal[:, m:].copy()
     for j in range(m):
         root[j, j] += precision[j]
-    _cholesky(root)
+    cholesky(root)
     for j in range(m):
         log_det += 2 * np.log(root[j, j]) - np.log(precision[j])
-    _whiten(root, coefficients)
-    _colour(root, coefficients)
+    whiten(root, coefficients)
+    colour(root, coefficients)
     total = left @ coefficients
     if len(process):
         total += spread[:, m:]
@@ -234,7 +203,7 @@ def posterior_variance(weight, process, matrix, precision):
     nothing = np.empty((len(weight), 0))
     _, _, left, root, known, _ = _solved(weight, process, matrix, precision, nothing)
     half = left.T.copy()
-    _whiten(root, half)
+    whiten(root, half)
     own = _variance(known, weight, process) if len(process) else np.zeros(len(weight))
     for j in range(len(half)):
         own += half[j] * half[j]

@@ -17,12 +17,15 @@ both empirical Bayes (Efron & Morris 1973, JASA 68, 117), leave faint sources as
 from __future__ import annotations
 
 import math
+from functools import cache
 
+import numpy as np
 import torch
 
 from ..photons import N_TIME_BINS
 from .batch import fine_counts
-from .inference import KERNELS, gathered
+from .excess import excess, under_kernel
+from .inference import KERNELS
 from .likelihood import total_log_rate
 
 __all__ = ["corrected_rate", "scaled_fine", "scaled_rate"]
@@ -35,6 +38,15 @@ BORDERS = (1, 3, 5)
 ENOUGH = 1000.0
 #: Scatter that every network has, and the independent stretches of window that count for it.
 FLOOR, PRIOR_STRETCHES = 0.01, 8.0
+
+
+#: Widths of the kernels from wide to narrow.
+_WIDTHS = np.array(KERNELS[:0:-1], dtype=float)
+
+
+@cache
+def _full_kernel(width):
+    return under_kernel(np.ones(N_TIME_BINS), float(width))
 
 
 def _expected(log_rate, batch):
@@ -55,10 +67,12 @@ def _factors(counts, expected, bands):
 def scaled_rate(shape, batch):
     """Shape in whose log-rate only those bands are left that the photons confirm."""
     log_rate = total_log_rate(shape, batch)
-    ones = torch.ones_like(log_rate)
-    smooth = [log_rate, *(gathered(log_rate, k) / gathered(ones, k) for k in BORDERS),
-              log_rate.mean(dim=1, keepdim=True) * ones]
-    bands = torch.stack([a - b for a, b in zip(smooth[:-1], smooth[1:])], dim=1)
+    curves = log_rate.double().cpu().numpy()
+    smooth = [curves, *(np.array([under_kernel(curve, float(KERNELS[k])) for curve in curves])
+                        / _full_kernel(KERNELS[k]) for k in BORDERS),
+              np.broadcast_to(curves.mean(axis=1, keepdims=True), curves.shape)]
+    bands = torch.as_tensor(-np.diff(smooth, axis=0).swapaxes(0, 1), dtype=log_rate.dtype,
+                            device=log_rate.device)
     factors = _factors(batch.per_bin, _expected(log_rate, batch), bands)
     return shape.moved(((factors - 1)[:, :, None] * bands).sum(dim=1))
 
@@ -78,23 +92,9 @@ def corrected_rate(shape, batch):
     shape = scaled_rate(shape, batch)
     n = batch.n_photons[:, None]
     expected = _expected(total_log_rate(shape, batch), batch)
-    change = torch.zeros_like(expected)
-    for k in range(len(KERNELS) - 1, 0, -1):
-        pair = gathered(torch.stack([batch.per_bin, expected], dim=1).flatten(0, 1), k)
-        near, there = pair.unflatten(0, (-1, 2)).unbind(dim=1)
-        there = there.clamp(min=1e-3)
-        residual, noise = near / there - 1, 0.7071 / there
-        # Excess scatter, each moment weighted by how well it is known, with a prior of its own.
-        weight = batch.exposed / (noise + FLOOR) ** 2
-        stretches = N_TIME_BINS / (2.5 * KERNELS[k])
-        total = weight.sum(dim=1, keepdim=True)
-        excess = (weight * (residual**2 - noise)).sum(dim=1, keepdim=True) / total.clamp(min=1e-9)
-        scatter = ((stretches * excess.clamp(max=1.0) + PRIOR_STRETCHES * FLOOR**2)
-                   / (stretches + PRIOR_STRETCHES)).clamp(min=FLOOR**2)
-        step = torch.log1p((residual * scatter / (scatter + noise)).clamp(min=-0.9))
-        change = change + step
-        expected = expected * torch.exp(step)
-        expected = n * expected / expected.sum(dim=1, keepdim=True).clamp(min=1e-9)
+    change = excess(*(x.double().cpu().numpy() for x in (batch.per_bin, expected, batch.exposed)),
+                    _WIDTHS, FLOOR, PRIOR_STRETCHES)
+    change = torch.as_tensor(change, dtype=expected.dtype, device=expected.device)
     return shape.moved(change * (n**2 / (n**2 + ENOUGH**2)))
 
 

@@ -12,12 +12,14 @@ averaged over :math:`\\kappa` with its evidence, the Dirichlet-multinomial likel
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ..photons import BAND_OF_CHANNEL, N_FINE_BINS, N_TIME_BINS
 from .batch import COLOUR_BIN, N_COLOUR_BINS
 from .decoder import Shape
 from .likelihood import total_log_rate
+from .tilts import tilts
 
 __all__ = ["corrected_spectrum", "spectrum_with_rate"]
 
@@ -79,10 +81,9 @@ def spectrum_with_rate(shape, fine, batch):
     -------
     Shape
     """
-    n = len(fine)
     in_bins = total_log_rate(shape, batch)
     rate = torch.exp(in_bins.repeat_interleave(N_FINE_BINS // N_TIME_BINS, dim=1) + fine)
-    rate = rate.reshape(n, N_COLOUR_BINS, -1)
+    rate = rate.reshape(len(fine), N_COLOUR_BINS, -1)
     # Most photons of a stretch are there where its rate is highest.
     x = torch.log(rate.square().sum(dim=2) / rate.sum(dim=2))
     seen = batch.colours.sum(dim=2)
@@ -97,17 +98,7 @@ def spectrum_with_rate(shape, fine, batch):
     # Photons count by their probability to come from the source.
     counted = batch.colours * source / (source + fraction * batch.background[:, None])
     counted, decoded = counted @ in_bands, torch.log(of_source @ in_bands)
-    total = counted.sum(dim=2, keepdim=True)
-    terms = torch.stack([torch.ones_like(x), x], dim=2)
-    precision = torch.tensor([LEVEL, SLOPE]).repeat_interleave(decoded.shape[2]) ** -2
-    found = torch.zeros(n, 2, decoded.shape[2])
-    for _ in range(4):
-        share = torch.softmax(decoded + terms @ found, dim=2)
-        gradient = (terms.transpose(1, 2) @ (counted - total * share)).flatten(1)
-        spread = total[..., None] * (torch.diag_embed(share)
-                                     - share[:, :, :, None] * share[:, :, None])
-        information = torch.einsum("nci,ncj,ncab->niajb", terms, terms, spread)
-        information = information.reshape(n, len(precision), -1) + torch.diag(precision)
-        step = torch.linalg.solve(information, gradient - precision * found.flatten(1))
-        found = found + step.reshape(found.shape).clamp(-1, 1)
+    found = tilts(*(part.double().cpu().numpy() for part in (counted, decoded, x)),
+                  np.array([LEVEL, SLOPE]) ** -2)
+    found = torch.as_tensor(found, dtype=x.dtype, device=x.device)
     return shape.coloured(found[:, :1, band], x[:, :, None] * found[:, 1:, band])
