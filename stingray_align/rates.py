@@ -81,7 +81,11 @@ class RateEstimate:
     @property
     def bin_edges(self):
         """Borders of the time bins on which the rate is constant, absolute s."""
-        return np.linspace(self.start, self.stop, len(self._rates) + 1)
+        return np.linspace(self.start, self.stop, self._n_bins + 1)
+
+    @property
+    def _n_bins(self):
+        return len(self._rates)
 
     def _bins_of(self, times):
         times = np.atleast_1d(_seconds(times))
@@ -89,9 +93,8 @@ class RateEstimate:
             raise ValueError(
                 f"times must lie in the observed window, {self.start} to {self.stop} s (the zero "
                 "is that of the event list); nothing is known about other times")
-        n_bins = len(self._rates)
-        index = (times - self.start) / (self.stop - self.start) * n_bins
-        return np.minimum(index.astype(int), n_bins - 1)
+        index = (times - self.start) / (self.stop - self.start) * self._n_bins
+        return np.minimum(index.astype(int), self._n_bins - 1)
 
     # -- rate and spectrum ---------------------------------------------------------------------
 

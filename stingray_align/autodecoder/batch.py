@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -110,6 +110,11 @@ class Batch:
         of them tells nothing of the source.
         """
         return (self.exposed > 0.999).repeat_interleave(N_FINE_BINS // N_TIME_BINS, dim=1)
+
+    @cached_property
+    def per_cell(self):
+        """Counts in the fine cells, Tensor (n, 4096)."""
+        return fine_counts(self.photons)
 
     def repeated(self, n):
         """Each source ``n`` times in a row; the cells stay as they are."""

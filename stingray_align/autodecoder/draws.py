@@ -18,7 +18,7 @@ import torch
 from scipy.special import gammaincinv
 
 from ..photons import N_FINE_BINS, N_TIME_BINS
-from .batch import COLOUR_BIN, fine_counts
+from .batch import COLOUR_BIN
 from .experts import in_bins
 from .inference import RUN
 from .intervals import VARIABILITY, hardness_quantiles, mixture_quantiles
@@ -59,7 +59,7 @@ def _highest(batch):
     Even the fullest cell cannot stand for much more than its photons; heavy tails of the mixtures
     end there.
     """
-    cells = fine_counts(batch.photons)
+    cells = batch.per_cell
     fullest = cells.reshape(len(cells), N_TIME_BINS // RUN, -1).amax(dim=2)
     mean = (batch.n_photons + 0.5) / (batch.exposed.mean(dim=1) * N_FINE_BINS)
     return torch.log((fullest + MORE_PHOTONS) / mean[:, None])

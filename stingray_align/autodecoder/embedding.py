@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import DomainShiftWarning
-from ..photons import Photons, reduce_events
+from ..photons import N_FINE_BINS, Photons, reduce_events
 from ..rates import RateEstimate, _check_level
 from .batch import COLOUR_BIN
 from .draws import rate_quantiles, source_quantiles
@@ -369,6 +369,8 @@ class Embedding(RateEstimate):
         return edited(self, remove=remove, period=period, n_h=n_h, seed=seed)
 
     # -- rate and spectrum ---------------------------------------------------------------------
+
+    _n_bins = N_FINE_BINS  # known before the rates are
 
     @cached_property
     def _rates(self):

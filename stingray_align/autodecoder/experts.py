@@ -25,7 +25,6 @@ import torch
 from torch import nn
 
 from ..photons import N_FINE_BINS, N_TIME_BINS
-from .batch import fine_counts
 from .cox import N_SUMMARY, cox_processes
 from .descriptors import DESCRIPTORS
 from .inference import KERNELS, N_RUNS, compress, run_means
@@ -127,7 +126,7 @@ def gather_evidence(inferred, refined, refinement):
     means = by_run.mean(dim=3)
     apart = (by_run - by_run[:, 3:4]).square().mean(dim=3).sqrt()[:, [0, 1, 2, 4, 5]]
     inside = by_run.std(dim=3)
-    cells = fine_counts(batch.photons).reshape(-1, N_RUNS, CELLS)
+    cells = batch.per_cell.reshape(-1, N_RUNS, CELLS)
     single = torch.stack([run_means(deviation), torch.log1p(cells.sum(dim=2)),
                           torch.log1p(cells.amax(dim=2)), run_means(batch.exposed)], dim=1)
     local = torch.cat([means, apart, inside, single,

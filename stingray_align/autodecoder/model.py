@@ -69,6 +69,7 @@ class Inferred:
     latent: torch.Tensor
     hidden: torch.Tensor
     descriptors: torch.Tensor
+    decoded: Shape
     shape: Shape
     offset: torch.Tensor
 
@@ -264,13 +265,14 @@ class PoissonAutodecoder:
             latent = self._optimised(photons)
             shape = self.networks_["decoder"](latent, batch.log_area)
             nothing = torch.zeros(len(latent), N_DESCRIPTORS)
-            return Inferred(batch, curves, latent, latent, descriptors(nothing), shape, 0.0)
+            return Inferred(batch, curves, latent, latent, descriptors(nothing), shape, shape,
+                            0.0)
         latent, hidden, raw = self.networks_["first_pass"](batch, curves)
-        shape = self.networks_["decoder"](latent, batch.log_area)
-        decoded = shape.log_relative_rate(batch.exposed)
-        offset = self.networks_["mixture"](decoded, hidden, curves) - decoded
-        return Inferred(batch, curves, latent, hidden, descriptors(raw), shape.moved(offset),
-                        offset)
+        decoded = self.networks_["decoder"](latent, batch.log_area)
+        log_rate = decoded.log_relative_rate(batch.exposed)
+        offset = self.networks_["mixture"](log_rate, hidden, curves) - log_rate
+        return Inferred(batch, curves, latent, hidden, descriptors(raw), decoded,
+                        decoded.moved(offset), offset)
 
     def _optimised(self, photons):
         from .latents import optimise_latents
@@ -295,7 +297,8 @@ class PoissonAutodecoder:
         if not self.encoder:
             return Refined(inferred.latent, inferred.hidden, inferred.shape, inferred.shape)
         return self.networks_["refinement"](inferred.batch, inferred.curves, inferred.latent,
-                                            inferred.hidden, self.networks_["decoder"])
+                                            inferred.hidden, self.networks_["decoder"],
+                                            inferred.decoded)
 
     @torch.inference_mode()
     def refine(self, inferred, encoded=None):

@@ -20,7 +20,6 @@ from functools import cache
 import torch
 
 from ..photons import N_FINE_BINS, N_TIME_BINS
-from .batch import fine_counts
 from .likelihood import total_log_rate
 
 __all__ = ["pulsations", "pulsed"]
@@ -75,7 +74,7 @@ def pulsations(batch, shape, fine):
     log_rate = log_rate.repeat_interleave(N_FINE_BINS // N_TIME_BINS, dim=1) + fine
     expected = torch.softmax(log_rate, dim=1) * batch.n_photons[:, None]
     seen = batch.wholly_exposed
-    return pulsed(fine_counts(batch.photons) * seen, expected * seen)
+    return pulsed(batch.per_cell * seen, expected * seen)
 
 
 def pulsed(counts, expected):

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from ..photons import N_CHANNELS, N_FINE_BINS, N_TIME_BINS
-from .batch import N_COLOUR_BINS, fine_counts
+from .batch import N_COLOUR_BINS
 from .decoder import Residual, Shape
 from .folding import FOLDS, folded
 from .inference import (HARD_FROM, KERNELS, N_RUNS, RUN, SOFT_BELOW, compress, mixed, pooled,
@@ -184,7 +184,7 @@ class Refinement(nn.Module):
             nn.init.normal_(head.weight, std=1e-3)
             nn.init.zeros_(head.bias)
 
-    def forward(self, batch, curves, latent, hidden, decoder):
+    def forward(self, batch, curves, latent, hidden, decoder, first=None):
         """Refine a first pass.
 
         Parameters
@@ -194,13 +194,15 @@ class Refinement(nn.Module):
         latent, hidden : Tensor
             Of the first pass.
         decoder : Decoder
+        first : Shape, optional
+            What the latent decodes to, where that is known.
 
         Returns
         -------
         Refined
         """
         with torch.no_grad():  # as in other learned optimisers
-            scores = _likelihood_scores(decoder(latent, batch.log_area), batch)
+            scores = _likelihood_scores(first or decoder(latent, batch.log_area), batch)
         known = self.step(torch.cat([scores, latent, hidden], dim=1))
         latent = latent + self.step_latent(known).float()
         decoded = decoder(latent, batch.log_area)
@@ -230,7 +232,7 @@ class Refinement(nn.Module):
     def fine(self, batch, shape):
         """Log of the rate in each fine cell over that of its time bin, shape (n, 4096)."""
         mean = batch.n_photons / batch.exposed.sum(dim=1)
-        fine = self.sub_bins(fine_counts(batch.photons), total_log_rate(shape, batch).detach(),
+        fine = self.sub_bins(batch.per_cell, total_log_rate(shape, batch).detach(),
                              torch.log(mean + 1e-3))
         return torch.where(batch.wholly_exposed, fine, 0.0)
 

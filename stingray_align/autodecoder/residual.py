@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from ..photons import N_TIME_BINS
-from .batch import fine_counts
 from .excess import excess, under_kernel
 from .inference import KERNELS
 from .likelihood import total_log_rate
@@ -103,6 +102,6 @@ def scaled_fine(fine, shape, batch):
     inside = fine.shape[1] // N_TIME_BINS
     in_bins = _expected(total_log_rate(shape, batch), batch)
     expected = in_bins.repeat_interleave(inside, dim=1) * torch.exp(fine) / inside
-    factors = _factors(fine_counts(batch.photons), expected, fine[:, None])
+    factors = _factors(batch.per_cell, expected, fine[:, None])
     scaled = (fine * factors).reshape(len(fine), N_TIME_BINS, inside)
     return (scaled - torch.logsumexp(scaled, dim=2, keepdim=True) + math.log(inside)).flatten(1)
