@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from ..photons import N_FINE_BINS, N_TIME_BINS
+from .comparing import compared
 from .cox import N_SUMMARY, cox_processes
 from .descriptors import DESCRIPTORS
 from .inference import KERNELS, N_RUNS, compress, run_means
@@ -110,26 +111,20 @@ def gather_evidence(inferred, refined, refinement):
     fine = scaled_fine(refinement.fine(batch, shape), shape, batch)
     pulsed = torch.log(pulsations(batch, shape, fine))
 
-    fits = [(np.log(fit.aperiodic), np.log(fit.shape), fit.deviation, fit.summary)
+    fits = [(np.log([fit.aperiodic, fit.shape]), fit.deviation, fit.summary)
             for fit in cox_processes(batch.photons)]
-    aperiodic, complete, deviation, summary = (
-        torch.as_tensor(np.array(part)).float() for part in zip(*fits))
-    curves = torch.stack([
+    by_cox, deviation, summary = (torch.as_tensor(np.array(part)).float() for part in zip(*fits))
+    curves = torch.cat([torch.stack([
         on_fine(total_log_rate(inferred.shape, batch)),
         on_fine(total_log_rate(refined.shape, batch)) + fine,
-        log_rate + fine, log_rate + fine + pulsed, aperiodic, complete], dim=1)
-    # Where inside a bin that is exposed in part its exposure lies is not known.
-    curves = torch.where(batch.wholly_exposed[:, None], curves, on_fine(in_bins(curves)))
-    curves = _mean_one(curves, batch.exposed[:, None])
-
-    by_run = curves.unflatten(2, (N_RUNS, CELLS))
-    means = by_run.mean(dim=3)
-    apart = (by_run - by_run[:, 3:4]).square().mean(dim=3).sqrt()[:, [0, 1, 2, 4, 5]]
-    inside = by_run.std(dim=3)
+        log_rate + fine, log_rate + fine + pulsed], dim=1), by_cox], dim=1).double().cpu().numpy()
+    found = compared(curves, batch.exposed.double().cpu().numpy(), N_RUNS, 3)
+    curves, means, inside, apart = (torch.as_tensor(x, device=fine.device).float()
+                                    for x in (curves, *found))
     cells = batch.per_cell.reshape(-1, N_RUNS, CELLS)
     single = torch.stack([run_means(deviation), torch.log1p(cells.sum(dim=2)),
                           torch.log1p(cells.amax(dim=2)), run_means(batch.exposed)], dim=1)
-    local = torch.cat([means, apart, inside, single,
+    local = torch.cat([means, apart[:, [0, 1, 2, 4, 5]], inside, single,
                        refined.log_rate_intervals.transpose(1, 2)], dim=1)
     whole = torch.cat([
         torch.log10(batch.n_photons[:, None] + 1), batch.background_fraction[:, None],
