@@ -10,8 +10,8 @@ whatever their length scale.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from ._compiled import compiled
 from .triangular import cholesky, colour, whiten
 
 __all__ = ["most_probable", "posterior_variance", "prior_draws", "solved"]
@@ -23,7 +23,7 @@ _STRIDE, _TOLERANCE, _MOST_STEPS = 2.0, 1e-2, 30
 _BLOCK = 256
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _filtered(weight, process, values):
     """One pass forward over the cells.
 
@@ -71,7 +71,7 @@ def _filtered(weight, process, values):
     return known, ahead, surprise, log_det + np.log(product)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _smoothed(weight, process, known, ahead, surprise):
     """The pass backward: ``(K^-1 + W)^-1`` acting on the values, in place of ``ahead``."""
     n, k = ahead.shape
@@ -87,7 +87,7 @@ def _smoothed(weight, process, known, ahead, surprise):
     return ahead
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _variance(known, weight, process):
     """Diagonal of ``(K^-1 + W)^-1``."""
     a, b, c, d = process[:4]
@@ -106,7 +106,7 @@ def _variance(known, weight, process):
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def prior_draws(process, noise):
     """Draws (n_cells, k) of the process, from normal deviates (n_cells, 2, k)."""
     a, b, c, d, n00, n01, n11, p00, p01, p11 = process
@@ -125,7 +125,7 @@ def prior_draws(process, noise):
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _weighted(weight, matrix, right):
     """Columns times weights, and then the right-hand sides."""
     m, k = matrix.shape[1], right.shape[1]
@@ -138,7 +138,7 @@ def _weighted(weight, matrix, right):
     return both
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _solved(weight, process, matrix, precision, right):
     """See `solved`, which is the first of what this returns. The others are
 
@@ -174,7 +174,7 @@ def _solved(weight, process, matrix, precision, right):
     return total, coefficients, left, root, known, log_det
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def solved(weight, process, matrix, precision, right):
     """Posterior covariance of the log-rate acting on right-hand sides.
 
@@ -197,7 +197,7 @@ def solved(weight, process, matrix, precision, right):
     return _solved(weight, process, matrix, precision, right)[0]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def posterior_variance(weight, process, matrix, precision):
     """Diagonal of the covariance in `solved`, shape (n_cells,)."""
     nothing = np.empty((len(weight), 0))
@@ -210,7 +210,7 @@ def posterior_variance(weight, process, matrix, precision):
     return own
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def most_probable(counts, expected, process, matrix, precision, start):
     """Newton's method for the log-rate, and Laplace's approximation of the evidence.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from ._compiled import compiled
 
 __all__ = ["compared"]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _brought_to_mean_one(log_rate, exposed):
     """Divide a rate by its mean over the exposure.
 
@@ -33,7 +34,7 @@ def _brought_to_mean_one(log_rate, exposed):
     log_rate -= math.log(total / whole)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def compared(curves, exposed, n_runs, reference):
     """Normalise estimates in place, and compare them in runs of cells.
 

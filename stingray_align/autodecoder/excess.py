@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from ._compiled import compiled
 
 __all__ = ["excess", "under_kernel"]
 
@@ -13,7 +14,7 @@ __all__ = ["excess", "under_kernel"]
 _REACH = 6.0
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def under_kernel(x, width):
     """Sums of (n_bins,) under a Gaussian kernel that is one at its peak; nothing lies outside."""
     n = len(x)
@@ -29,7 +30,7 @@ def under_kernel(x, width):
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def excess(counts, expected, exposed, widths, floor, prior_stretches):
     """Change of the log-rate of each source that its residuals ask for.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from ._compiled import compiled
 
 __all__ = ["quantiles_of_mixtures"]
 
 
-@njit(cache=True)
+@compiled
 def quantiles_of_mixtures(weight, mean, sd, levels):
     """Invert distribution functions by Newton's method, kept inside a shrinking bracket.
 

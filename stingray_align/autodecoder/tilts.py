@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from ._compiled import compiled
 from .triangular import cholesky, colour, whiten
 
 __all__ = ["tilts"]
@@ -12,7 +12,7 @@ __all__ = ["tilts"]
 _N_STEPS, _LONGEST = 4, 1.0
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def tilts(counted, decoded, x, precision):
     """Coefficients (a_b, v_b) of shares in proportion to ``exp(decoded + a_b + v_b x)``.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ._compiled import compiled
 
 __all__ = ["cholesky", "colour", "whiten"]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def cholesky(matrix):
     """Turn a small matrix into its lower Cholesky factor."""
     for i in range(len(matrix)):
@@ -19,7 +20,7 @@ def cholesky(matrix):
             matrix[i, j] = np.sqrt(total) if i == j else total / matrix[j, j]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def whiten(root, values):
     """Solve ``root x = values`` for each column, in place."""
     for i in range(len(root)):
@@ -30,7 +31,7 @@ def whiten(root, values):
             values[i, j] /= root[i, i]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def colour(root, values):
     """Solve ``root' x = values`` for each column, in place."""
     for i in range(len(root) - 1, -1, -1):
