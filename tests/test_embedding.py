@@ -89,6 +89,16 @@ def test_interval_holds_the_rate_and_grows_with_its_level(embedding):
     assert (lower >= 0).all()
 
 
+def test_intervals_of_the_whole_band_are_those_of_its_draws(embedding):
+    times = LATE + np.linspace(0, 2e4, 40)
+    ends = np.log([end.value for end in embedding.rate_interval(times, 0.8)])
+    drawn = np.log([end.value for end in
+                    embedding.rate_interval(times, 0.8, (0.5, 8), n_draws=3000)])
+    width = np.diff(drawn, axis=0)
+    assert np.abs((ends - drawn) / width).max() < 0.1
+    assert np.abs(((ends - drawn) / width).mean(axis=1)).max() < 0.02
+
+
 def test_log_likelihood_is_the_poisson_process_one(events, embedding):
     by_hand = 0.0
     inside = (events.energy >= 0.5) & (events.energy < 8)
