@@ -78,7 +78,7 @@ def test_data_files_are_declared():
     package = ROOT / "stingray_align"
     listed = {path for pattern in patterns for path in package.glob(pattern) if path.is_file()}
     others = {path for path in package.rglob("*")
-              if path.is_file() and path.suffix not in (".py", ".pyc")}
+              if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".py"}
     assert listed and others <= listed
 
 

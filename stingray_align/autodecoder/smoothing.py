@@ -1,0 +1,187 @@
+"""Kernel estimates of the rate, and how well each foretells the photons it was not made of."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..photons import N_TIME_BINS
+from ._compiled import compiled
+
+__all__ = ["KERNELS", "Smoothed", "gathered", "smoothed"]
+
+#: Widths of the Gaussian kernels in bins; 0: the bins as they are.
+KERNELS = (0.0, 1.5, 3.0, 6.0, 12.0, 24.0, 48.0)
+N_KERNELS = len(KERNELS)
+#: Kernels end at so many widths, where nothing is left of them.
+REACH = 6
+#: A little of the mean keeps empty stretches from ruling a kernel out altogether.
+FLOOR = 0.02
+
+
+class Smoothed(NamedTuple):
+    """Kernel estimates of the rate over its mean.
+
+    Attributes
+    ----------
+    averaged : Tensor, shape (n, 512)
+        Log of the mean of all of them and the constant, weighted by their scores' likelihood.
+    logs, reach : Tensor, shape (n, n_kernels, 512)
+        Logarithm of each estimate, and the photons that its kernel gathers.
+    scores : Tensor, shape (n, n_kernels)
+        Leave-one-out log-likelihoods over that of a constant.
+    """
+
+    averaged: torch.Tensor
+    logs: torch.Tensor
+    reach: torch.Tensor
+    scores: torch.Tensor
+
+
+@cache
+@torch.inference_mode(False)  # kept for later passes, some of which are training
+def _transfer():
+    """Fourier transforms of the kernels with width, peaks at one, shape (n_kernels - 1, 513)."""
+    frequency = torch.arange(N_TIME_BINS + 1) / (2 * N_TIME_BINS)
+    width = torch.tensor(KERNELS[1:])[:, None]
+    return (width * math.sqrt(2 * math.pi)
+            * torch.exp(-2 * (math.pi * width * frequency) ** 2))
+
+
+def gathered(x, number):
+    """Sums of (n, 512) under one of the kernels with width, shape (n, 512)."""
+    # Twice the window, so that what leaves it at one end does not come back at the other.
+    wave = torch.fft.rfft(x, n=2 * N_TIME_BINS, dim=1) * _transfer()[number - 1].to(x.device)
+    return torch.fft.irfft(wave, dim=1)[:, :N_TIME_BINS]
+
+
+@cache
+def _kernels():
+    """Kernels by lag in bins, from -511 to 511, float32 (n_kernels - 1, 1023)."""
+    with torch.device("cpu"):
+        half = np.fft.irfft(_transfer().double().numpy(), axis=1)[:, :N_TIME_BINS].clip(min=0)
+    return np.concatenate([half[:, :0:-1], half], axis=1).astype(np.float32)
+
+
+@cache
+def _full_exposure():
+    """Exposure under each kernel where all bins are exposed, float32 (n_kernels, 512)."""
+    within = np.empty((N_KERNELS, N_TIME_BINS), dtype=np.float32)
+    _gather(np.ones(N_TIME_BINS, dtype=np.float32), _kernels(), within)
+    return within
+
+
+@compiled
+def _gather(x, kernels, under):
+    """Write the sums of (512,) under each kernel, (n_kernels, 512)."""
+    for j in range(N_TIME_BINS):
+        under[0, j] = x[j]
+    for k in range(1, N_KERNELS):
+        for j in range(N_TIME_BINS):
+            under[k, j] = 0
+    for i in range(N_TIME_BINS):
+        weight = x[i]
+        if weight != 0:
+            for k in range(1, N_KERNELS):
+                reach = int(REACH * KERNELS[k])
+                row, kernel = under[k], kernels[k - 1]
+                # Unsigned: an index that might be negative would keep the loop from being fast.
+                first = np.uint64(max(0, i - reach))
+                last = np.uint64(min(N_TIME_BINS, i + reach + 1))
+                shift = np.uint64(N_TIME_BINS - 1 - i)
+                for j in range(first, last):
+                    row[j] += weight * kernel[j + shift]
+
+
+@compiled
+def _relative_rate(near, scale, inverse_exposure, exposed, total, rate):
+    """Write a kernel estimate over its mean, and return what it was divided by."""
+    norm = np.float32(0)
+    for j in range(N_TIME_BINS):
+        rate[j] = (near[j] * scale + np.float32(FLOOR)) * inverse_exposure[j]
+        norm += rate[j] * exposed[j]
+    norm /= total
+    inverse = 1 / norm
+    for j in range(N_TIME_BINS):
+        rate[j] *= inverse
+    return norm
+
+
+@compiled
+def _estimate(counts, exposed, kernels, full_exposure, rates, near, scores, averaged):
+    """Write relative rates, photons in reach, scores, and the average of the rates."""
+    floor = np.float32(FLOOR)
+    inverse_full = 1 / (full_exposure + floor)
+    inverse = np.empty_like(full_exposure)
+    occupied = np.empty(N_TIME_BINS, dtype=np.uint64)
+    share = np.empty(N_KERNELS + 1)
+    for i in range(len(counts)):
+        seen, open_ = counts[i], exposed[i]
+        total, n_photons, n_occupied, gaps = np.float32(0), np.float32(0), 0, False
+        for j in range(N_TIME_BINS):
+            total += open_[j]
+            n_photons += seen[j]
+            gaps |= open_[j] != 1
+        for j in range(N_TIME_BINS):
+            if seen[j] > 0:
+                occupied[n_occupied] = j
+                n_occupied += 1
+        # Photons per mean rate: one over the mean count of a fully exposed bin.
+        scale = min(total / n_photons, np.float32(1e12))
+        _gather(seen, kernels, near[i])
+        if gaps:
+            _gather(open_, kernels, inverse)
+            for k in range(N_KERNELS):
+                for j in range(N_TIME_BINS):
+                    inverse[k, j] = 1 / (inverse[k, j] + floor)
+        within = inverse if gaps else inverse_full  # usually all is exposed
+        for k in range(N_KERNELS):
+            norm = _relative_rate(near[i, k], scale, within[k], open_, total, rates[i, k])
+            # The kernels are one at their peak, so a photon counts one in its own estimate.
+            score = 0.0
+            for m in range(n_occupied):
+                j = occupied[m]
+                others = max((near[i, k, j] - 1) * scale + floor, np.float32(0.01))
+                score += seen[j] * math.log(others * within[k, j] / norm)
+            scores[i, k] = share[k] = score
+        share[-1] = 0.0
+        highest, whole = share.max(), 0.0
+        for k in range(N_KERNELS + 1):
+            share[k] = math.exp(share[k] - highest)
+            whole += share[k]
+        mean = averaged[i]
+        for j in range(N_TIME_BINS):
+            mean[j] = share[-1] / whole
+        for k in range(N_KERNELS):
+            weight, rate = np.float32(share[k] / whole), rates[i, k]
+            for j in range(N_TIME_BINS):
+                mean[j] += weight * rate[j]
+
+
+def smoothed(counts, exposed):
+    """Kernel estimates of the rate over its mean.
+
+    Parameters
+    ----------
+    counts, exposed : Tensor, shape (n, 512)
+        Binned counts, and exposure.
+
+    Returns
+    -------
+    Smoothed
+        On the device of ``counts``.
+    """
+    n, device = len(counts), counts.device
+    rates, near = np.empty((2, n, N_KERNELS, N_TIME_BINS), dtype=np.float32)
+    scores = np.empty((n, N_KERNELS), dtype=np.float32)
+    averaged = np.empty((n, N_TIME_BINS), dtype=np.float32)
+    _estimate(counts.cpu().numpy(), exposed.cpu().numpy(), _kernels(), _full_exposure(), rates,
+              near, scores, averaged)
+    np.log(rates, out=rates)
+    np.log(averaged, out=averaged)
+    return Smoothed(*(torch.as_tensor(x, device=device)
+                      for x in (averaged, rates, near, scores)))
