@@ -165,11 +165,9 @@ def make_batch(photons, also_counted=None):
         Cells of further photons of the same observations: where they are, there was exposure,
         even if rounding at a GTI's border says otherwise.
     """
-    n = len(photons)
     occupied = _, in_time, in_colour, _, counts = _occupied(photons)
-    per_bin, colours = count(n, in_time, in_colour, counts)
     exposed = np.array(photons.exposed, dtype=np.float32)
-    exposed[per_bin > 0] = np.maximum(exposed[per_bin > 0], 1e-3)
+    per_bin, colours = count(in_time, in_colour, counts, exposed)
     if also_counted is not None:
         there = also_counted.in_time.cpu().numpy()
         exposed.reshape(-1)[there] = np.maximum(exposed.reshape(-1)[there], 1e-3)

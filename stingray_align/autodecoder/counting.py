@@ -39,14 +39,30 @@ def locate(offsets, phase, channel):
 
 
 @compiled
-def count(n, in_time, in_colour, counts):
-    """Counts per time bin (n, 512), and per coarser bin and channel (n, 128, 20), float32."""
-    per_bin = np.zeros(n * N_TIME_BINS, dtype=np.float32)
-    colours = np.zeros(n * N_COLOUR_BINS * N_CHANNELS, dtype=np.float32)
+def count(in_time, in_colour, counts, exposed):
+    """Count photons, and mend the exposure: where there are counts, there was some.
+
+    Parameters
+    ----------
+    in_time, in_colour : ndarray of int64, shape (n_cells,)
+        As `locate` makes them.
+    counts : ndarray of float32, shape (n_cells,)
+    exposed : ndarray of float32, shape (n, 512)
+        Changed in place.
+
+    Returns
+    -------
+    per_bin, colours : ndarray of float32, shapes (n, 512) and (n, 128, 20)
+    """
+    n = len(exposed)
+    per_bin = np.zeros((n, N_TIME_BINS), dtype=np.float32)
+    colours = np.zeros((n, N_COLOUR_BINS, N_CHANNELS), dtype=np.float32)
+    in_bin, in_cell, open_ = per_bin.reshape(-1), colours.reshape(-1), exposed.reshape(-1)
     for k in range(len(counts)):
-        per_bin[in_time[k]] += counts[k]
-        colours[in_colour[k]] += counts[k]
-    return (per_bin.reshape(n, N_TIME_BINS), colours.reshape(n, N_COLOUR_BINS, N_CHANNELS))
+        in_bin[in_time[k]] += counts[k]
+        in_cell[in_colour[k]] += counts[k]
+        open_[in_time[k]] = max(open_[in_time[k]], np.float32(1e-3))
+    return per_bin, colours
 
 
 @compiled

@@ -64,13 +64,13 @@ def embed(events, model=None):
     model = _resolve(model)
     single = isinstance(events, EventList)
     lists = [events] if single else list(events)
-    reduced = [reduce_events(ev) for ev in tqdm(lists, "reading photons", delay=2,
-                                                disable=len(lists) < 100)]
+    many = len(lists) >= 100
+    reduced = [reduce_events(ev) for ev in _shown(lists, "reading photons", many)]
     if not reduced:
         return []
     photons = Photons.concatenate(p for p, _ in reduced)
     _warn_of_shift(photons)
-    vectors = embed_vectors(photons, model, progress=len(lists) >= 100)
+    vectors = embed_vectors(photons, model, progress=many)
     made = [Embedding(model, p, gti, vector)
             for (p, gti), vector in zip(reduced, vectors)]
     return made[0] if single else made
@@ -95,11 +95,15 @@ def embed_vectors(photons, model=None, *, progress=False):
     model = _resolve(model)
     vectors = np.empty((len(photons), len(feature_names(model.n_latent))), dtype=np.float32)
     with one_thread():
-        for first in tqdm(range(0, len(photons), CHUNK), "embedding", delay=2,
-                          disable=not progress):
-            part = photons[first:first + CHUNK]
+        for first in _shown(range(0, len(photons), CHUNK), "embedding", progress):
+            part = photons if len(photons) <= CHUNK else photons[first:first + CHUNK]
             vectors[first:first + CHUNK] = feature_vectors(model.infer(part))
     return vectors
+
+
+def _shown(work, what, progress):
+    """With a bar if it takes more than two seconds; making one costs a tenth of a single source."""
+    return tqdm(work, what, delay=2) if progress else work
 
 
 def draw_vectors(photons, n_draws, model=None, *, seed=0):

@@ -24,6 +24,8 @@ N_TRIALS = OVERSAMPLING * N_TIME_BINS // 2
 #: The fast search begins here (cycles per window); slower periods have the finer grid of trials.
 FASTEST_SLOW = 128
 N_OCTAVES = 11
+#: Sources searched at once, so that their fine spectra fit into the processor's cache.
+SOURCES_AT_ONCE = 32
 #: Phase bins of a folded curve.
 N_PHASES = 16
 
@@ -114,13 +116,25 @@ def fast_search(photons, expected):
     ----------
     Leahy et al. 1983, ApJ 266, 160.
     """
-    excess = count_fine(photons.offsets, photons.phase).reshape(*expected.shape, -1)
-    excess -= expected[:, :, None] * np.float32(N_TIME_BINS / N_FINE_BINS)
-    wave = fft.rfft(excess.reshape(len(excess), N_FINE_BINS), overwrite_x=True)
-    n = len(wave)
+    n = len(photons)
     found = Fast(*np.empty((2, n), dtype=np.float32), np.empty((n, N_OCTAVES), dtype=np.float32))
-    _strongest_fast(wave, expected.sum(axis=1), *found)
+    for first in range(0, n, SOURCES_AT_ONCE):
+        rows = slice(first, first + SOURCES_AT_ONCE)
+        excess = count_fine(photons.offsets[first:first + SOURCES_AT_ONCE + 1], photons.phase)
+        _take_off(expected[rows], excess)
+        wave = fft.rfft(excess, overwrite_x=True)
+        _strongest_fast(wave, expected[rows].sum(axis=1), *(part[rows] for part in found))
     return found
+
+
+@compiled
+def _take_off(expected, counts):
+    """Take counts per time bin (n, 512) off those in the fine cells (n, 4096)."""
+    cells = N_FINE_BINS // N_TIME_BINS
+    for i in range(len(counts)):
+        for j in range(N_TIME_BINS):
+            for k in range(j * cells, (j + 1) * cells):
+                counts[i, k] -= expected[i, j] / cells
 
 
 @compiled

@@ -12,11 +12,14 @@ import torch
 from ..photons import N_TIME_BINS
 from ._compiled import compiled
 
-__all__ = ["KERNELS", "Smoothed", "gathered", "smoothed"]
+__all__ = ["KERNELS", "N_RUNS", "RUN", "Smoothed", "gathered", "smoothed"]
 
 #: Widths of the Gaussian kernels in bins; 0: the bins as they are.
 KERNELS = (0.0, 1.5, 3.0, 6.0, 12.0, 24.0, 48.0)
 N_KERNELS = len(KERNELS)
+#: Bins that share their weights in a mixture of curves, and how many such runs there are.
+RUN = 4
+N_RUNS = N_TIME_BINS // RUN
 #: Kernels end at so many widths, where nothing is left of them.
 REACH = 6
 #: A little of the mean keeps empty stretches from ruling a kernel out altogether.
@@ -30,15 +33,18 @@ class Smoothed(NamedTuple):
     ----------
     averaged : Tensor, shape (n, 512)
         Log of the mean of all of them and the constant, weighted by their scores' likelihood.
-    logs, reach : Tensor, shape (n, n_kernels, 512)
-        Logarithm of each estimate, and the photons that its kernel gathers.
+    logs : Tensor, shape (n, n_kernels, 512)
+        Logarithm of each estimate.
+    in_runs : Tensor, shape (n, 2 n_kernels, 128)
+        In each run of four bins the mean of each of the logs, and log(1 + mean) of the photons
+        that each kernel gathers.
     scores : Tensor, shape (n, n_kernels)
         Leave-one-out log-likelihoods over that of a constant.
     """
 
     averaged: torch.Tensor
     logs: torch.Tensor
-    reach: torch.Tensor
+    in_runs: torch.Tensor
     scores: torch.Tensor
 
 
@@ -112,11 +118,21 @@ def _relative_rate(near, scale, inverse_exposure, exposed, total, rate):
 
 
 @compiled
-def _estimate(counts, exposed, kernels, full_exposure, rates, near, scores, averaged):
-    """Write relative rates, photons in reach, scores, and the average of the rates."""
+def _in_runs(rate, near, product, mean):
+    """Write the product of the rates, whose log is the sum of theirs, and the mean of the other."""
+    for k in range(N_RUNS):
+        j = RUN * k
+        product[k] = rate[j] * rate[j + 1] * rate[j + 2] * rate[j + 3]
+        mean[k] = (near[j] + near[j + 1] + near[j + 2] + near[j + 3]) / RUN
+
+
+@compiled
+def _estimate(counts, exposed, kernels, full_exposure, averaged, rates, in_runs, scores):
+    """Write what `Smoothed` holds, but for the logarithms."""
     floor = np.float32(FLOOR)
     inverse_full = 1 / (full_exposure + floor)
-    inverse = np.empty_like(full_exposure)
+    near, inverse = np.empty_like(full_exposure), np.empty_like(full_exposure)
+    missing = np.empty(N_TIME_BINS, dtype=np.float32)
     occupied = np.empty(N_TIME_BINS, dtype=np.uint64)
     share = np.empty(N_KERNELS + 1)
     for i in range(len(counts)):
@@ -125,29 +141,36 @@ def _estimate(counts, exposed, kernels, full_exposure, rates, near, scores, aver
         for j in range(N_TIME_BINS):
             total += open_[j]
             n_photons += seen[j]
-            gaps |= open_[j] != 1
+            missing[j] = 1 - open_[j] if open_[j] < 1 - 1e-5 else 0  # not mere rounding
+            gaps |= missing[j] > 0
         for j in range(N_TIME_BINS):
             if seen[j] > 0:
                 occupied[n_occupied] = j
                 n_occupied += 1
         # Photons per mean rate: one over the mean count of a fully exposed bin.
         scale = min(total / n_photons, np.float32(1e12))
-        _gather(seen, kernels, near[i])
+        _gather(seen, kernels, near)
         if gaps:
-            _gather(open_, kernels, inverse)
+            _gather(missing, kernels, inverse)
             for k in range(N_KERNELS):
                 for j in range(N_TIME_BINS):
-                    inverse[k, j] = 1 / (inverse[k, j] + floor)
+                    inverse[k, j] = 1 / (max(full_exposure[k, j] - inverse[k, j], 0) + floor)
         within = inverse if gaps else inverse_full  # usually all is exposed
         for k in range(N_KERNELS):
-            norm = _relative_rate(near[i, k], scale, within[k], open_, total, rates[i, k])
+            norm = _relative_rate(near[k], scale, within[k], open_, total, rates[i, k])
             # The kernels are one at their peak, so a photon counts one in its own estimate.
-            score = 0.0
+            score, product = 0.0, 1.0  # one logarithm for many photons
             for m in range(n_occupied):
                 j = occupied[m]
-                others = max((near[i, k, j] - 1) * scale + floor, np.float32(0.01))
-                score += seen[j] * math.log(others * within[k, j] / norm)
+                others = max((near[k, j] - 1) * scale + floor, np.float32(0.01))
+                others *= within[k, j] / norm
+                if seen[j] == 1 and 1e-200 < product < 1e200:
+                    product *= others
+                else:
+                    score += seen[j] * math.log(others)
+            score += math.log(product)
             scores[i, k] = share[k] = score
+            _in_runs(rates[i, k], near[k], in_runs[i, k], in_runs[i, N_KERNELS + k])
         share[-1] = 0.0
         highest, whole = share.max(), 0.0
         for k in range(N_KERNELS + 1):
@@ -176,12 +199,17 @@ def smoothed(counts, exposed):
         On the device of ``counts``.
     """
     n, device = len(counts), counts.device
-    rates, near = np.empty((2, n, N_KERNELS, N_TIME_BINS), dtype=np.float32)
-    scores = np.empty((n, N_KERNELS), dtype=np.float32)
     averaged = np.empty((n, N_TIME_BINS), dtype=np.float32)
-    _estimate(counts.cpu().numpy(), exposed.cpu().numpy(), _kernels(), _full_exposure(), rates,
-              near, scores, averaged)
-    np.log(rates, out=rates)
+    rates = np.empty((n, N_KERNELS, N_TIME_BINS), dtype=np.float32)
+    in_runs = np.empty((n, 2 * N_KERNELS, N_RUNS), dtype=np.float32)
+    scores = np.empty((n, N_KERNELS), dtype=np.float32)
+    _estimate(counts.cpu().numpy(), exposed.cpu().numpy(), _kernels(), _full_exposure(), averaged,
+              rates, in_runs, scores)
     np.log(averaged, out=averaged)
+    np.log(rates, out=rates)
+    of_rates, of_photons = in_runs[:, :N_KERNELS], in_runs[:, N_KERNELS:]
+    np.log(of_rates, out=of_rates)
+    of_rates /= RUN
+    np.log1p(of_photons, out=of_photons)
     return Smoothed(*(torch.as_tensor(x, device=device)
-                      for x in (averaged, rates, near, scores)))
+                      for x in (averaged, rates, in_runs, scores)))
