@@ -10,17 +10,15 @@ import torch
 from scipy import fft
 
 from ..instruments import effective_area
-from ..photons import (BAND_EDGES, BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, N_FINE_BINS,
-                       N_TIME_BINS, Photons)
-from .counting import COLOUR_BIN, N_COLOUR_BINS, count, count_fine, locate
+from ..photons import CHANNEL_EDGES, N_CHANNELS, N_FINE_BINS, N_TIME_BINS, Photons
+from .counting import (CHANNEL_SHARE, COLOUR_BIN, N_COLOUR_BINS, count, count_fine, locate,
+                       share_of_background)
 
-__all__ = ["Batch", "Cells", "fine_counts", "make_batch", "N_COLOUR_BINS", "COLOUR_BIN"]
+__all__ = ["Batch", "CHANNEL_SHARE", "COLOUR_BIN", "Cells", "N_COLOUR_BINS", "fine_counts",
+           "make_batch"]
 
 #: Taken for the instrument where it is not known.
 USUAL_INSTRUMENT = "ACIS-S"
-
-#: Share of a background band that falls into each channel: flat per keV inside a band.
-CHANNEL_SHARE = (np.diff(CHANNEL_EDGES) / np.diff(BAND_EDGES)[BAND_OF_CHANNEL]).astype(np.float32)
 
 
 @dataclass
@@ -172,22 +170,11 @@ def make_batch(photons, also_counted=None):
         there = also_counted.in_time.cpu().numpy()
         exposed.reshape(-1)[there] = np.maximum(exposed.reshape(-1)[there], 1e-3)
 
-    bands = np.maximum(photons.background, 0)
-    expected = bands[:, BAND_OF_CHANNEL] * CHANNEL_SHARE
-    total = expected.sum(axis=1)
-    spectrum = np.where(total[:, None] > 0, expected / np.maximum(total, 1e-30)[:, None],
-                        1 / N_CHANNELS)
-    # A smooth stand-in for max(N - B, 0): the source never vanishes when N happens to be below B.
-    excess = photons.n_photons - total
-    source = 0.5 * (excess + np.sqrt(excess**2 + photons.n_photons + 1))
-    return Batch(
-        cells=Cells(*map(torch.as_tensor, occupied)),
-        n_photons=torch.as_tensor(photons.n_photons.astype(np.float32)),
-        per_bin=torch.as_tensor(per_bin), colours=torch.as_tensor(colours),
-        exposed=torch.as_tensor(exposed),
-        background=torch.as_tensor(spectrum.astype(np.float32)),
-        background_fraction=torch.as_tensor((total / (total + source)).astype(np.float32)),
-        log_duration=torch.as_tensor(np.log10(photons.duration).astype(np.float32)),
-        exposure=torch.as_tensor(photons.exposure.astype(np.float32)),
-        log_area=torch.as_tensor(np.stack([_log_areas(name) for name in photons.instrument])),
-        photons=photons)
+    n_photons = photons.n_photons.astype(np.float32)
+    background, fraction = share_of_background(photons.background, n_photons)
+    exposure = photons.exposure.astype(np.float32)
+    log_duration = np.log10(photons.duration).astype(np.float32)
+    log_area = np.array([_log_areas(name) for name in photons.instrument])
+    return Batch(Cells(*map(torch.as_tensor, occupied)), *map(torch.as_tensor, (
+        n_photons, per_bin, colours, exposed, background, fraction, log_duration, exposure,
+        log_area)), photons=photons)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from ..photons import N_CHANNELS, N_FINE_BINS, N_TIME_BINS
+from ..photons import (BAND_EDGES, BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, N_FINE_BINS,
+                       N_TIME_BINS)
 from ._compiled import compiled
 
-__all__ = ["N_COLOUR_BINS", "count", "count_fine", "locate"]
+__all__ = ["CHANNEL_SHARE", "COLOUR_BIN", "N_COLOUR_BINS", "count", "count_fine", "locate", "share_of_background"]
 
 #: The spectrum changes on a grid four times coarser than the rate.
 N_COLOUR_BINS = 128
 COLOUR_BIN = N_TIME_BINS // N_COLOUR_BINS
+
+#: Share of a background band that falls into each channel: flat per keV inside a band.
+CHANNEL_SHARE = (np.diff(CHANNEL_EDGES) / np.diff(BAND_EDGES)[BAND_OF_CHANNEL]).astype(np.float32)
 
 
 @compiled
@@ -73,3 +79,36 @@ def count_fine(offsets, phase):
         for k in range(offsets[i], offsets[i + 1]):
             counts[i, min(int(phase[k] * N_FINE_BINS), N_FINE_BINS - 1)] += 1
     return counts
+
+
+@compiled
+def share_of_background(bands, n_photons):
+    """Spectrum of the known background, and the share of the photons that it accounts for.
+
+    Parameters
+    ----------
+    bands : ndarray of float32, shape (n, 4)
+        Counts expected from the background in the bands of `BAND_EDGES`.
+    n_photons : ndarray of float32, shape (n,)
+
+    Returns
+    -------
+    spectrum : ndarray of float32, shape (n, 20)
+        Sums to one; flat where no background is known.
+    fraction : ndarray of float32, shape (n,)
+    """
+    spectrum = np.empty((len(bands), N_CHANNELS), dtype=np.float32)
+    fraction = np.empty(len(bands), dtype=np.float32)
+    for i in range(len(bands)):
+        total = 0.0
+        for c in range(N_CHANNELS):
+            spectrum[i, c] = max(bands[i, BAND_OF_CHANNEL[c]], 0) * CHANNEL_SHARE[c]
+            total += spectrum[i, c]
+        for c in range(N_CHANNELS):
+            spectrum[i, c] = spectrum[i, c] / total if total > 0 else 1 / N_CHANNELS
+        # A smooth stand-in for max(N - B, 0): the source never vanishes when N happens to be
+        # below B.
+        excess = n_photons[i] - total
+        source = 0.5 * (excess + math.sqrt(excess**2 + n_photons[i] + 1))
+        fraction[i] = total / (total + source)
+    return spectrum, fraction

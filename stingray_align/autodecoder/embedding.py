@@ -171,6 +171,11 @@ def _warn_of_shift(photons):
                       DomainShiftWarning, stacklevel=3)
 
 
+# The C library of Linux hands memory back between two chunks, and fetching it again takes a fifth
+# of their time, unless it has seen a large block come and go.
+np.empty(30 << 20, dtype=np.uint8)
+
+
 class Embedding(RateEstimate):
     """Latent of one source with its posterior, and the photon rate it decodes to.
 

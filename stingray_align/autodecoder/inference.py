@@ -85,4 +85,8 @@ def run_means(x):
 def mixed(weights, curves):
     """Sum of curves (n, n_curves, 512), each weight (n, n_curves, 128) the same within a run."""
     by_run = curves.unflatten(2, (N_RUNS, RUN))
-    return (weights[:, :, :, None] * by_run).sum(dim=1).flatten(1)
+    # One curve at a time stays in the cache.
+    total = weights[:, 0, :, None] * by_run[:, 0]
+    for k in range(1, by_run.shape[1]):
+        total = torch.addcmul(total, weights[:, k, :, None], by_run[:, k])
+    return total.flatten(1)

@@ -68,8 +68,7 @@ def gathered(x, number):
 @cache
 def _kernels():
     """Kernels by lag in bins, from -511 to 511, float32 (n_kernels - 1, 1023)."""
-    with torch.device("cpu"):
-        half = np.fft.irfft(_transfer().double().numpy(), axis=1)[:, :N_TIME_BINS].clip(min=0)
+    half = np.fft.irfft(_transfer().double().cpu().numpy(), axis=1)[:, :N_TIME_BINS].clip(min=0)
     return np.concatenate([half[:, :0:-1], half], axis=1).astype(np.float32)
 
 
