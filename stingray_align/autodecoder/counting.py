@@ -10,7 +10,8 @@ from ..photons import (BAND_EDGES, BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, N
                        N_TIME_BINS)
 from ._compiled import compiled
 
-__all__ = ["CHANNEL_SHARE", "COLOUR_BIN", "N_COLOUR_BINS", "count", "count_fine", "locate", "share_of_background"]
+__all__ = ["CHANNEL_SHARE", "COLOUR_BIN", "N_COLOUR_BINS", "count", "count_fine", "locate",
+           "share_of_background"]
 
 #: The spectrum changes on a grid four times coarser than the rate.
 N_COLOUR_BINS = 128
