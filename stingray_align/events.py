@@ -412,8 +412,9 @@ def prepare(events):
                 "or convert PI channels with events.convert_pi_to_energy(rmf_file)"
             )
         warn_dropped(bad_energy, "NaN or negative energies")
-    times, energies = times[good & ~bad_energy], energies[good & ~bad_energy]
-    if np.any(np.diff(times) < 0):
+    if not good.all() or bad_energy.any():
+        times, energies = times[good & ~bad_energy], energies[good & ~bad_energy]
+    if (times[1:] < times[:-1]).any():
         warnings.warn("the event times are not sorted; they were sorted", EventDataWarning,
                       stacklevel=2)
         order = np.argsort(times, kind="stable")
@@ -440,8 +441,9 @@ def prepare(events):
             f"({gti[0, 0]:.15g} to {gti[-1, 1]:.15g} s; events {times[0]:.15g} to "
             f"{times[-1]:.15g} s); check that both count from the same time zero"
         )
-    if not inside.all():
-        warn_dropped(~inside, "times outside the good time intervals")
+    if inside.all():
+        return times, energies, gti
+    warn_dropped(~inside, "times outside the good time intervals")
     return times[inside], energies[inside], gti
 
 

@@ -9,7 +9,7 @@ from stingray_align._files import write_tensors
 from stingray_align.autodecoder.batch import Cells, make_batch
 from stingray_align.autodecoder.decoder import Decoder
 from stingray_align.autodecoder.inference import (
-    KERNELS, N_FEATURES, LocalMixture, photon_features, smoothed)
+    KERNELS, N_FEATURES, LocalMixture, photon_features, run_means, smoothed)
 from stingray_align.autodecoder.likelihood import log_density, log_likelihood
 from stingray_align.errors import ModelFileError
 from stingray_align.photons import N_CHANNELS, N_TIME_BINS, Photons
@@ -68,6 +68,34 @@ def test_kernel_estimates_follow_a_step_and_ignore_gaps():
             assert_allclose(curve[190:int(far)], relative[0, 0], rtol=0.05)
     constant = smoothed(exposed * 0, exposed)
     assert_array_equal(constant.scores, 0)
+
+
+def test_kernel_estimates_equal_plain_convolutions():
+    from scipy.ndimage import convolve1d
+
+    def gathered(x, width):
+        lag = np.arange(-5 * N_TIME_BINS // 4, 5 * N_TIME_BINS // 4 + 1)
+        kernel = np.exp(-0.5 * (lag / width) ** 2)
+        return torch.as_tensor(convolve1d(x.double().numpy(), kernel, mode="constant"))
+
+    rng = np.random.default_rng(0)
+    exposed = torch.as_tensor(rng.choice([0.0, 0.3, 1.0], (3, N_TIME_BINS), p=[0.1, 0.1, 0.8]))
+    exposed[0] = 1
+    counts = torch.as_tensor(rng.poisson(0.4, (3, N_TIME_BINS))) * (exposed > 0)
+    counts, exposed = counts.float(), exposed.float()
+    curves = smoothed(counts, exposed)
+    total = exposed.sum(dim=1, keepdim=True)
+    scale = total / counts.sum(dim=1, keepdim=True)
+    for k in range(1, len(KERNELS)):
+        near, within = (gathered(x, KERNELS[k]) for x in (counts, exposed))
+        rate = (near * scale + 0.02) / (within + 0.02)
+        norm = (rate * exposed).sum(dim=1, keepdim=True) / total
+        assert_allclose(curves.logs[:, k], torch.log(rate / norm), atol=2e-3)
+        assert_allclose(curves.in_runs[:, k], run_means(torch.log(rate / norm)), atol=2e-3)
+        assert_allclose(curves.in_runs[:, len(KERNELS) + k], torch.log1p(run_means(near)),
+                        atol=2e-3)
+        others = torch.log(((near - 1) * scale + 0.02).clamp(min=0.01) / (within + 0.02) / norm)
+        assert_allclose(curves.scores[:, k], (counts * others).sum(dim=1), rtol=1e-3, atol=0.02)
 
 
 def test_mixture_of_equal_curves_is_that_curve():

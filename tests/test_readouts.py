@@ -90,7 +90,7 @@ def test_period_faster_than_the_time_bins_is_found():
         channel=np.zeros(len(phase), dtype=np.uint8), start=np.zeros(1),
         duration=np.array([DURATION]), exposed=np.ones((1, N_TIME_BINS), dtype=np.float32),
         background=np.zeros((1, 4), dtype=np.float32), instrument=np.array(["ACIS-S"]))
-    expected = torch.full((1, N_TIME_BINS), len(phase) / N_TIME_BINS)
+    expected = np.full((1, N_TIME_BINS), len(phase) / N_TIME_BINS, dtype=np.float32)
     fast = fast_search(photons, expected)
     assert fast.frequency.item() == cycles
     assert fast.power > 0.5 * len(phase) / 2
@@ -192,9 +192,9 @@ def test_h_statistic_equals_its_definition():
     counts += 4 * (np.arange(N_TIME_BINS) % 50 < 5)  # narrow pulses: harmonics matter
     n = counts.sum(axis=1)
     excess = counts - n[:, None] / N_TIME_BINS
-    slow = slow_search(torch.as_tensor(excess), torch.as_tensor(n))
+    slow = slow_search(np.fft.rfft(excess, n=4 * N_TIME_BINS), n)
     assert_allclose(slow.frequency, N_TIME_BINS / 50, atol=0.13)
-    for i, frequency in enumerate(slow.frequency.numpy()):
+    for i, frequency in enumerate(slow.frequency):
         wave = [(excess[i] * np.exp(2j * np.pi * k * frequency * TIME / DURATION)).sum()
                 for k in range(1, 5)]
         z2 = np.cumsum(2 / n[i] * np.abs(wave) ** 2 * [1, 0.9, 0.8, 0.7])
@@ -202,12 +202,11 @@ def test_h_statistic_equals_its_definition():
 
 
 def test_folding_equals_a_histogram_of_phases():
-    counts = torch.as_tensor(np.random.default_rng(3).poisson(30.0, (2, N_TIME_BINS))).float()
-    expected = torch.full((2, N_TIME_BINS), 30.0)
-    profile, = folded([counts], expected, torch.tensor([4.0, 7.3]))
-    for i, frequency in enumerate((4.0, 7.3)):
+    counts = np.random.default_rng(3).poisson(30.0, N_TIME_BINS).astype(np.float32)
+    expected = np.full(N_TIME_BINS, 30.0, dtype=np.float32)
+    for frequency in (4.0, 7.3):
+        profile = folded(counts, expected, np.float32(frequency))
         phase = frequency * TIME / DURATION % 1
-        seen, mean = (np.histogram(phase, 16, (0, 1), weights=w[i].numpy())[0]
-                      for w in (counts, expected))
+        seen, mean = (np.histogram(phase, 16, (0, 1), weights=w)[0] for w in (counts, expected))
         seen, mean = (x + 0.5 * (np.roll(x, 1) + np.roll(x, -1)) for x in (seen, mean))
-        assert_allclose(profile[i], (seen + 0.5) / (mean + 0.5), rtol=1e-4)
+        assert_allclose(profile, (seen + 0.5) / (mean + 0.5), rtol=1e-4)

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-
 from functools import cache, cached_property
 
 import numpy as np
 import torch
+from scipy import fft
 
 from ..instruments import effective_area
-from ..photons import (BAND_EDGES, BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, N_FINE_BINS,
-                       N_TIME_BINS, Photons)
+from ..photons import CHANNEL_EDGES, N_CHANNELS, N_FINE_BINS, N_TIME_BINS, Photons
+from .counting import (CHANNEL_SHARE, COLOUR_BIN, N_COLOUR_BINS, count, count_fine, locate,
+                       share_of_background)
 
-__all__ = ["Batch", "Cells", "fine_counts", "make_batch", "N_COLOUR_BINS", "COLOUR_BIN"]
-
-#: The spectrum changes on a grid four times coarser than the rate.
-N_COLOUR_BINS = 128
-COLOUR_BIN = N_TIME_BINS // N_COLOUR_BINS
+__all__ = ["Batch", "CHANNEL_SHARE", "COLOUR_BIN", "Cells", "N_COLOUR_BINS", "fine_counts",
+           "make_batch"]
 
 #: Taken for the instrument where it is not known.
 USUAL_INSTRUMENT = "ACIS-S"
-
-#: Share of a background band that falls into each channel: flat per keV inside a band.
-CHANNEL_SHARE = (np.diff(CHANNEL_EDGES) / np.diff(BAND_EDGES)[BAND_OF_CHANNEL]).astype(np.float32)
 
 
 @dataclass
@@ -48,18 +43,21 @@ class Cells:
 
     @classmethod
     def from_photons(cls, photons):
-        occupied = (photons.source_index * N_TIME_BINS + photons.time_bin) * N_CHANNELS
-        occupied += photons.channel
-        counts = np.ones(len(occupied))
-        if len(occupied) > 2000 * len(photons):  # bright: worth gathering photons of one cell
-            counts = np.bincount(occupied)
-            occupied = np.flatnonzero(counts)
-            counts = counts[occupied]
-        in_time, channel = np.divmod(occupied, N_CHANNELS)
+        return cls(*map(torch.as_tensor, _occupied(photons)))
+
+
+def _occupied(photons):
+    """The arrays that make up `Cells`."""
+    cells = locate(photons.offsets, photons.phase, photons.channel)
+    counts = np.ones(cells.shape[1], dtype=np.float32)
+    if len(counts) > 2000 * len(photons):  # bright: worth gathering photons of one cell
+        gathered = np.bincount(cells[1] * N_CHANNELS + cells[3] % N_CHANNELS)
+        in_time, channel = np.divmod(np.flatnonzero(gathered), N_CHANNELS)
         source = in_time // N_TIME_BINS
-        return cls(*map(torch.as_tensor, (
-            source, in_time, in_time // COLOUR_BIN * N_CHANNELS + channel,
-            source * N_CHANNELS + channel, counts.astype(np.float32))))
+        cells = (source, in_time, in_time // COLOUR_BIN * N_CHANNELS + channel,
+                 source * N_CHANNELS + channel)
+        counts = gathered[gathered > 0].astype(np.float32)
+    return *cells, counts
 
 
 @dataclass
@@ -116,6 +114,24 @@ class Batch:
         """Counts in the fine cells, Tensor (n, 4096)."""
         return fine_counts(self.photons)
 
+    def arrays(self, *names):
+        """Some of the attributes as ndarrays."""
+        return [getattr(self, name).cpu().numpy() for name in names]
+
+    @cached_property
+    def expected(self):
+        """Counts per time bin of a constant source, ndarray (n, 512)."""
+        n_photons, exposed = self.arrays("n_photons", "exposed")
+        return exposed * (n_photons / exposed.sum(axis=1))[:, None]
+
+    @cached_property
+    def wave(self):
+        """Fourier transform of what the counts differ from those, complex ndarray (n, 1025).
+
+        From 0 to 256 cycles per window in steps of a quarter.
+        """
+        return fft.rfft(self.per_bin.cpu().numpy() - self.expected, n=4 * N_TIME_BINS)
+
     def repeated(self, n):
         """Each source ``n`` times in a row; the cells stay as they are."""
         return self._rows(lambda x: x.repeat_interleave(n, dim=0))
@@ -131,10 +147,7 @@ class Batch:
 
 def fine_counts(photons):
     """Photons in each of the 4096 fine cells of the window, Tensor (n, 4096)."""
-    cell = np.minimum((photons.phase * N_FINE_BINS).astype(np.int64), N_FINE_BINS - 1)
-    flat = np.bincount(photons.source_index * N_FINE_BINS + cell,
-                       minlength=len(photons) * N_FINE_BINS)
-    return torch.as_tensor(flat.astype(np.float32)).reshape(len(photons), N_FINE_BINS)
+    return torch.as_tensor(count_fine(photons.offsets, photons.phase))
 
 
 @cache
@@ -155,32 +168,18 @@ def make_batch(photons, also_counted=None):
         Cells of further photons of the same observations: where they are, there was exposure,
         even if rounding at a GTI's border says otherwise.
     """
-    n = len(photons)
-    cells = Cells.from_photons(photons)
-    per_bin = torch.zeros(n * N_TIME_BINS).index_add_(0, cells.in_time, cells.counts)
-    colours = torch.zeros(n * N_COLOUR_BINS * N_CHANNELS)
-    colours.index_add_(0, cells.in_colour, cells.counts)
+    occupied = _, in_time, in_colour, _, counts = _occupied(photons)
+    exposed = np.array(photons.exposed, dtype=np.float32)
+    per_bin, colours = count(in_time, in_colour, counts, exposed)
+    if also_counted is not None:
+        there = also_counted.in_time.cpu().numpy()
+        exposed.reshape(-1)[there] = np.maximum(exposed.reshape(-1)[there], 1e-3)
 
-    exposed = torch.as_tensor(np.array(photons.exposed, dtype=np.float32)).reshape(-1)
-    for counted in (cells, also_counted) if also_counted is not None else (cells,):
-        exposed[counted.in_time] = exposed[counted.in_time].clamp(min=1e-3)
-
-    bands = np.maximum(photons.background, 0)
-    expected = bands[:, BAND_OF_CHANNEL] * CHANNEL_SHARE
-    total = expected.sum(axis=1)
-    spectrum = np.where(total[:, None] > 0, expected / np.maximum(total, 1e-30)[:, None],
-                        1 / N_CHANNELS)
-    # A smooth stand-in for max(N - B, 0): the source never vanishes when N happens to be below B.
-    excess = photons.n_photons - total
-    source = 0.5 * (excess + np.sqrt(excess**2 + photons.n_photons + 1))
-    return Batch(
-        cells=cells, n_photons=torch.as_tensor(photons.n_photons.astype(np.float32)),
-        per_bin=per_bin.reshape(n, N_TIME_BINS),
-        colours=colours.reshape(n, N_COLOUR_BINS, N_CHANNELS),
-        exposed=exposed.reshape(n, N_TIME_BINS),
-        background=torch.as_tensor(spectrum.astype(np.float32)),
-        background_fraction=torch.as_tensor((total / (total + source)).astype(np.float32)),
-        log_duration=torch.as_tensor(np.log10(photons.duration).astype(np.float32)),
-        exposure=torch.as_tensor(photons.exposure.astype(np.float32)),
-        log_area=torch.as_tensor(np.stack([_log_areas(name) for name in photons.instrument])),
-        photons=photons)
+    n_photons = photons.n_photons.astype(np.float32)
+    background, fraction = share_of_background(photons.background, n_photons)
+    exposure = photons.exposure.astype(np.float32)
+    log_duration = np.log10(photons.duration).astype(np.float32)
+    log_area = np.array([_log_areas(name) for name in photons.instrument])
+    return Batch(Cells(*map(torch.as_tensor, occupied)), *map(torch.as_tensor, (
+        n_photons, per_bin, colours, exposed, background, fraction, log_duration, exposure,
+        log_area)), photons=photons)

@@ -62,7 +62,8 @@ class Shape:
         if in_energy is not None:
             return Shape(self.g + in_time, self.s + in_energy, self.u, self.v)
         moved = Shape(self.g + in_time, self.s, self.u, self.v)
-        moved.log_energy = self.log_energy
+        if "log_energy" in vars(self):  # it does not change
+            moved.log_energy = self.log_energy
         return moved
 
     def coloured(self, always, in_time):

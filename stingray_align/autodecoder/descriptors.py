@@ -8,6 +8,8 @@ maximising their likelihood (neural posterior estimation with a Gaussian; Papama
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 __all__ = ["DESCRIPTORS", "N_DESCRIPTORS", "TIME_SHAPES", "descriptor_loss", "descriptors"]
@@ -33,12 +35,19 @@ _N = len(_TARGETS)
 N_DESCRIPTORS = len(DESCRIPTORS)
 
 
+@cache
+@torch.inference_mode(False)  # kept for later passes, some of which are training
+def _population():
+    """Mean and spread of each parameter, tensors of shape (7,)."""
+    return torch.tensor([t[2:] for t in _TARGETS], device="cpu").unbind(dim=1)
+
+
 def descriptors(raw):
     """Outputs of the network, shape (n, N_DESCRIPTORS), as the columns of `DESCRIPTORS`.
 
     Spreads are logarithms of the standard deviation in units of the population's.
     """
-    middle, width = torch.tensor([t[2:] for t in _TARGETS]).unbind(dim=1)
+    middle, width = _population()
     return torch.cat([middle + width * raw[:, :_N], raw[:, _N:2 * _N].clamp(-4, 1),
                       torch.log_softmax(raw[:, 2 * _N:], dim=1).clamp(min=-12)], dim=1)
 
@@ -54,7 +63,7 @@ def descriptor_loss(raw, targets, time_shape):
         True parameters, nan where there is none.
     time_shape : Tensor of int64, shape (n,)
     """
-    middle, width = torch.tensor([t[2:] for t in _TARGETS]).unbind(dim=1)
+    middle, width = (x.to(raw.device) for x in _population())
     known = torch.isfinite(targets)
     standard = torch.where(known, (targets - middle) / width, 0.0)
     log_sd = raw[:, _N:2 * _N].clamp(-4, 1)

@@ -65,8 +65,8 @@ def embed(events, model=None):
     model = _resolve(model)
     single = isinstance(events, EventList)
     lists = [events] if single else list(events)
-    reduced = [reduce_events(ev) for ev in tqdm(lists, "reading photons", delay=2,
-                                                disable=len(lists) < 100)]
+    many = len(lists) >= 100
+    reduced = [reduce_events(ev) for ev in _shown(lists, "reading photons", many)]
     if not reduced:
         return []
     photons = Photons.concatenate(p for p, _ in reduced)
@@ -75,7 +75,7 @@ def embed(events, model=None):
         with one_thread():
             inferred = model.infer(photons)
             return Embedding(model, photons, reduced[0][1], feature_vectors(inferred)[0], inferred)
-    vectors = embed_vectors(photons, model, progress=len(lists) >= 100)
+    vectors = embed_vectors(photons, model, progress=many)
     return [Embedding(model, p, gti, vector) for (p, gti), vector in zip(reduced, vectors)]
 
 
@@ -98,11 +98,15 @@ def embed_vectors(photons, model=None, *, progress=False):
     model = _resolve(model)
     vectors = np.empty((len(photons), len(feature_names(model.n_latent))), dtype=np.float32)
     with one_thread():
-        for first in tqdm(range(0, len(photons), CHUNK), "embedding", delay=2,
-                          disable=not progress):
-            part = photons[first:first + CHUNK]
+        for first in _shown(range(0, len(photons), CHUNK), "embedding", progress):
+            part = photons if len(photons) <= CHUNK else photons[first:first + CHUNK]
             vectors[first:first + CHUNK] = feature_vectors(model.infer(part))
     return vectors
+
+
+def _shown(work, what, progress):
+    """With a bar if it takes more than two seconds; making one costs a tenth of a single source."""
+    return tqdm(work, what, delay=2) if progress else work
 
 
 def draw_vectors(photons, n_draws, model=None, *, seed=0):
@@ -168,6 +172,11 @@ def _warn_of_shift(photons):
         warnings.warn(f"domain shift: a window of {duration:.3g} s is outside the {low:.0f} s to "
                       f"{high:.0f} s that the model was trained on; timescales may mislead",
                       DomainShiftWarning, stacklevel=3)
+
+
+# The C library of Linux hands memory back between two chunks, and fetching it again takes a fifth
+# of their time, unless it has seen a large block come and go.
+np.empty(30 << 20, dtype=np.uint8)
 
 
 class Embedding(RateEstimate):

@@ -52,7 +52,7 @@ class Inferred:
     Attributes
     ----------
     batch : `~stingray_align.autodecoder.batch.Batch`
-    curves : `~stingray_align.autodecoder.inference.Smoothed`
+    curves : `~stingray_align.autodecoder.smoothing.Smoothed`
     latent : Tensor, shape (n, n_latent)
     hidden : Tensor, shape (n, n_hidden)
         What the networks remember of the photons, for the refinement.
@@ -196,7 +196,7 @@ class PoissonAutodecoder:
     def save(self, path):
         """Write the model as safetensors, weights in half precision, atomically."""
         self._require_fitted()
-        halves = {name: tensor.half().numpy()
+        halves = {name: tensor.half().contiguous().numpy()
                   for name, tensor in self.networks_.state_dict().items()}
         write_tensors(path, halves, kind="autodecoder", version=VERSION, about={
             "parameters": self.get_params(), "curve": self.curve_, "training": self.training_})
@@ -221,6 +221,9 @@ class PoissonAutodecoder:
             raise ModelFileError(f"{path} does not hold the model that its header promises; make "
                                  "it again with PoissonAutodecoder.save") from error
         model.networks_.eval()
+        for parameter in model.networks_.parameters():
+            if parameter.dim() == 2:  # as laid out in memory, matrix products are fastest
+                parameter.data = parameter.data.t().contiguous().t()
         return model
 
     @classmethod

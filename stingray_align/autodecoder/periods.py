@@ -7,52 +7,56 @@ source, so that gaps leave no period behind.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
-import torch
+import numpy as np
+from scipy import fft
 
 from ..photons import N_FINE_BINS, N_TIME_BINS
-from .batch import fine_counts
+from ._compiled import compiled
+from .counting import count_fine
 
-__all__ = ["N_PHASES", "Fast", "Slow", "fast_search", "folded", "slow_search"]
+__all__ = ["N_OCTAVES", "N_PHASES", "Fast", "Slow", "fast_search", "folded", "slow_search"]
 
 #: Steps of the trial frequencies per cycle in the window.
 OVERSAMPLING = 4
+N_TRIALS = OVERSAMPLING * N_TIME_BINS // 2
 #: The fast search begins here (cycles per window); slower periods have the finer grid of trials.
 FASTEST_SLOW = 128
+N_OCTAVES = 11
 #: Sources searched at once, so that their fine spectra fit into the processor's cache.
-SOURCES_AT_ONCE = 64
+SOURCES_AT_ONCE = 32
 #: Phase bins of a folded curve.
 N_PHASES = 16
 
 
 class Slow(NamedTuple):
-    """Tensors of shape (n,): ``frequency`` in cycles per window, ``strength`` H of the strongest
+    """Arrays of shape (n,): ``frequency`` in cycles per window, ``strength`` H of the strongest
     period, and ``other``, H of the strongest one more than two cycles away."""
 
-    frequency: torch.Tensor
-    strength: torch.Tensor
-    other: torch.Tensor
+    frequency: np.ndarray
+    strength: np.ndarray
+    other: np.ndarray
 
 
 class Fast(NamedTuple):
-    """Tensors: ``frequency`` in cycles per window and ``power`` of the strongest period, (n,);
+    """Arrays: ``frequency`` in cycles per window and ``power`` of the strongest period, (n,);
     ``octaves`` (n, 11), the mean power from 2^k to 2^(k + 1) - 1 cycles."""
 
-    frequency: torch.Tensor
-    power: torch.Tensor
-    octaves: torch.Tensor
+    frequency: np.ndarray
+    power: np.ndarray
+    octaves: np.ndarray
 
 
-def slow_search(excess, n_photons):
+def slow_search(wave, n_photons):
     """Search from 1.25 to 256 cycles per window with up to four harmonics.
 
     Parameters
     ----------
-    excess : Tensor, shape (n, 512)
-        Counts minus expected counts of a constant source.
-    n_photons : Tensor, shape (n,)
+    wave : ndarray of complex64, shape (n, 1025)
+        Fourier transform of the counts in the 512 time bins minus those expected of a constant
+        source, from 0 to 256 cycles per window in steps of a quarter.
+    n_photons : ndarray of float32, shape (n,)
 
     Returns
     -------
@@ -65,23 +69,32 @@ def slow_search(excess, n_photons):
     de Jager, Raubenheimer & Swanepoel 1989, A&A 221, 180 (H test); Buccheri et al. 1983, A&A 128,
     245 (Z²).
     """
-    power = _squared(torch.fft.rfft(excess, n=OVERSAMPLING * N_TIME_BINS)[:, 1:])
-    power *= (2 / n_photons.clamp(min=1))[:, None]
-    length = power.shape[1]
-    best = power.clone()
-    half, quarter = length // 2, length // 4
-    # Harmonics weigh a little less, lest a sinusoid be taken for a harmonic of half its frequency.
-    two = torch.add(power[:, :half], power[:, 1::2], alpha=0.9)
-    best[:, :half] = torch.maximum(best[:, :half], two - 4)
-    four = torch.add(two[:, :quarter], power[:, 2:3 * quarter:3], alpha=0.8)
-    four = torch.add(four, power[:, 3::4], alpha=0.7)
-    best[:, :quarter] = torch.maximum(best[:, :quarter], four - 12)
-    best[:, :OVERSAMPLING] = 0.0  # a single cycle or less is a trend
-    strength, at = best.max(dim=1)
-    trial = torch.arange(length)
-    near = (trial - at[:, None]).abs() < 2 * OVERSAMPLING
-    other = best.masked_fill_(near, 0.0).amax(dim=1)
-    return Slow((at + 1) / OVERSAMPLING, strength, other)
+    trials = np.empty((len(wave), N_TRIALS + 1), dtype=np.float32)
+    _write_h(wave, n_photons, trials)
+    at = trials[:, 1:].argmax(axis=1) + 1
+    strength = np.take_along_axis(trials, at[:, None], axis=1)[:, 0]
+    for row, k in zip(trials, at):
+        row[max(0, k - 2 * OVERSAMPLING + 1):k + 2 * OVERSAMPLING] = 0
+    return Slow((at / OVERSAMPLING).astype(np.float32), strength, trials.max(axis=1))
+
+
+@compiled
+def _write_h(wave, n_photons, trials):
+    """Write H of every trial frequency from 0 on."""
+    power = np.empty(N_TRIALS + 1, dtype=np.float32)
+    for i in range(len(wave)):
+        norm, best = 2 / max(n_photons[i], np.float32(1)), trials[i]
+        for k in range(N_TRIALS + 1):
+            power[k] = best[k] = norm * (wave[i, k].real**2 + wave[i, k].imag**2)
+        # Harmonics weigh a little less, lest a sinusoid be taken for a harmonic of half its
+        # frequency.
+        for k in range(N_TRIALS // 2 + 1):
+            two = power[k] + np.float32(0.9) * power[2 * k]
+            best[k] = max(best[k], two - 4)
+            if k <= N_TRIALS // 4:
+                four = two + np.float32(0.8) * power[3 * k] + np.float32(0.7) * power[4 * k]
+                best[k] = max(best[k], four - 12)
+        best[:OVERSAMPLING + 1] = 0  # a single cycle or less is a trend
 
 
 def fast_search(photons, expected):
@@ -90,7 +103,7 @@ def fast_search(photons, expected):
     Parameters
     ----------
     photons : `~stingray_align.photons.Photons`
-    expected : Tensor, shape (n, 512)
+    expected : ndarray of float32, shape (n, 512)
         Counts of a constant source.
 
     Returns
@@ -104,56 +117,71 @@ def fast_search(photons, expected):
     """
     parts = []
     for first in range(0, len(photons), SOURCES_AT_ONCE):
-        some = slice(first, first + SOURCES_AT_ONCE)
-        parts.append(_fast_powers(fine_counts(photons[some]), expected[some]))
-    at, power = map(torch.cat, zip(*parts))
-    power *= 2 / expected.sum(dim=1, keepdim=True).clamp(min=1)
-    return Fast(at.float(), power[:, 0], power[:, 1:])
+        mean = expected[first:first + SOURCES_AT_ONCE]
+        excess = count_fine(photons.offsets[first:first + SOURCES_AT_ONCE + 1], photons.phase)
+        _take_off(mean, excess)
+        power = np.empty((len(excess), N_FINE_BINS // 2 + 1), dtype=np.float32)
+        octaves = np.empty((len(excess), N_OCTAVES), dtype=np.float32)
+        _write_powers(fft.rfft(excess, overwrite_x=True), mean.sum(axis=1), power, octaves)
+        at = power[:, FASTEST_SLOW:].argmax(axis=1)[:, None] + FASTEST_SLOW
+        highest = np.take_along_axis(power, at, axis=1)
+        parts.append((at[:, 0].astype(np.float32), highest[:, 0], octaves))
+    return Fast(*parts[0]) if len(parts) == 1 else Fast(*map(np.concatenate, zip(*parts)))
 
 
-def _fast_powers(per_fine_bin, expected):
-    """Place of the strongest power, and, not normalised, that power and the octaves."""
-    excess = expected.repeat_interleave(N_FINE_BINS // N_TIME_BINS, dim=1)
-    excess = excess.mul_(-N_TIME_BINS / N_FINE_BINS).add_(per_fine_bin)
-    power = _squared(torch.fft.rfft(excess)[:, 1:])
-    strongest, at = power[:, FASTEST_SLOW - 1:].max(dim=1, keepdim=True)
-    return at[:, 0] + FASTEST_SLOW, torch.cat([strongest, power @ _octaves()], dim=1)
+@compiled
+def _take_off(expected, counts):
+    """Take counts per time bin (n, 512) off those in the fine cells (n, 4096)."""
+    cells = N_FINE_BINS // N_TIME_BINS
+    for i in range(len(counts)):
+        for j in range(N_TIME_BINS):
+            for k in range(j * cells, (j + 1) * cells):
+                counts[i, k] -= expected[i, j] / cells
 
 
-@cache
-@torch.inference_mode(False)
-def _octaves():
-    length = N_FINE_BINS // 2
-    octave = torch.floor(torch.log2(torch.arange(1, length + 1) + 0.5)).clamp(max=10).long()
-    member = torch.nn.functional.one_hot(octave).float()
-    return member / member.sum(dim=0)
+@compiled
+def _write_powers(wave, n_photons, power, octaves):
+    """Write the power at each frequency from 0 on, and its means over octaves."""
+    for i in range(len(wave)):
+        norm, here = 2 / max(n_photons[i], np.float32(1)), power[i]
+        for k in range(len(here)):
+            here[k] = norm * (wave[i, k].real**2 + wave[i, k].imag**2)
+        for octave in range(N_OCTAVES):
+            first, last = 2**octave, 2**(octave + 1)
+            if octave == N_OCTAVES - 1:
+                last += 1  # the highest frequency of all
+            total = np.float32(0)
+            for k in range(first, last):
+                total += here[k]
+            octaves[i, octave] = total / (last - first)
 
 
-def _squared(wave):
-    return torch.addcmul(wave.real.square(), wave.imag, wave.imag)
-
-
-def folded(curves, expected, frequency):
-    """Smoothed rates over mean rate against phase.
+@compiled
+def folded(curve, expected, frequency):
+    """Smoothed rate over mean rate against phase.
 
     Parameters
     ----------
-    curves : sequence of Tensor, shape (n, 512)
+    curve : ndarray, shape (512,)
         Counts, or others to compare with ``expected``.
-    expected : Tensor, shape (n, 512)
+    expected : ndarray, shape (512,)
         Counts of a constant source.
-    frequency : Tensor, shape (n,)
+    frequency : float
         Cycles per window.
 
     Returns
     -------
-    Tensor, shape (n_curves, n, N_PHASES)
+    ndarray of float32, shape (N_PHASES,)
     """
-    n = len(expected)
-    when = (torch.arange(N_TIME_BINS) + 0.5) / N_TIME_BINS
-    phase = (when * frequency[:, None]).frac() * N_PHASES
-    cell = (phase.int() + N_PHASES * torch.arange(n, dtype=torch.int32)[:, None]).reshape(-1)
-    in_phase = torch.stack([torch.zeros(n * N_PHASES).index_add_(0, cell, curve.reshape(-1))
-                            for curve in (*curves, expected)]).reshape(-1, n, N_PHASES)
-    smooth = in_phase + 0.5 * (in_phase.roll(1, dims=2) + in_phase.roll(-1, dims=2)) + 0.5
-    return smooth[:-1] / smooth[-1]
+    seen, mean = np.zeros((2, N_PHASES), dtype=np.float32)
+    for j in range(N_TIME_BINS):
+        phase = (np.float32(j) + np.float32(0.5)) / np.float32(N_TIME_BINS) * frequency
+        cell = int((phase - np.floor(phase)) * N_PHASES)
+        seen[cell] += curve[j]
+        mean[cell] += expected[j]
+    profile = np.empty(N_PHASES, dtype=np.float32)
+    for k in range(N_PHASES):
+        before, after = k - 1 if k else N_PHASES - 1, (k + 1) % N_PHASES
+        above = seen[k] + 0.5 * (seen[before] + seen[after]) + 0.5
+        profile[k] = above / (mean[k] + 0.5 * (mean[before] + mean[after]) + 0.5)
+    return profile

@@ -218,7 +218,8 @@ class Refinement(nn.Module):
                 x = x + self.spread_out(_over_window(x))[:, :, None]
         x = nn.functional.gelu(x)
         log_rate = decoded.log_relative_rate(batch.exposed)
-        best = mixed(torch.softmax(self.weights(x).float(), dim=1),
+        # The last weight is that of a constant: log 1 = 0.
+        best = mixed(torch.softmax(self.weights(x).float(), dim=1)[:, :-1],
                      torch.cat([curves.logs, folds.logs, log_rate[:, None]], dim=1))
         best = best + self.correction(x).float().transpose(1, 2).reshape(best.shape)
 
@@ -280,7 +281,7 @@ def _local_features(batch, curves, folds, decoded):
         share = seen.sum(dim=1, keepdim=True) / (n + 1e-6)
         colours.append((seen - share * bins) / torch.sqrt(share * (1 - share) * bins + 1))
     return torch.cat([
-        run_means(curves.logs), torch.log1p(run_means(curves.reach)), run_means(folds.logs),
+        curves.in_runs, run_means(folds.logs),
         _in_run(log_rate), _in_run(residual), _in_run(curves.logs[:, 1]),
         _in_run(batch.exposed), torch.stack(colours, dim=1)], dim=1)
 
