@@ -79,7 +79,7 @@ def retrieval(model, catalogue, options):
             bare = vectors.copy()
             bare[:, encoder.dim:] = 0
             own = {"events": _event_vectors(population, model),
-                   "truth": sa.evaluate.truth_vectors(population.truth)}
+                   "truth": population.truth}
             for kind, words in (("with slots", vectors), ("prose alone", bare)):
                 title = f"{label}, {kind}"
                 kinds[title] = sa.evaluate.RetrievalComparison(title, {
@@ -99,20 +99,22 @@ def _retrieval_methods(model, aligner, events, texts, groups, truth):
     def features(vectors):
         return _feature_sets(vectors, model)["catalogue features"]
 
-    def fitted(vectors):
-        own = sa.Aligner(**aligner.get_params() | {"progress": True})
-        return own.fit(vectors, texts, groups)
+    def physics(known):
+        return sa.evaluate.truth_vectors(known, with_class=False)
 
-    by_features, by_truth = fitted(features(events)), fitted(
-        sa.evaluate.truth_vectors(truth)[groups])
+    def trained_on(vectors, vectors_of):
+        own = sa.Aligner(**aligner.get_params() | {"progress": True}).fit(vectors, texts, groups)
+        return lambda tested, words: (own.transform_events(vectors_of(tested)),
+                                      own.transform_texts(words))
+
     methods = {
         "aligner": lambda own, words: (aligner.transform_events(own["events"]),
                                        aligner.transform_texts(words)),
-        "catalogue features": lambda own, words: (
-            by_features.transform_events(features(own["events"])),
-            by_features.transform_texts(words)),
-        "ceiling": lambda own, words: (by_truth.transform_events(own["truth"]),
-                                       by_truth.transform_texts(words))}
+        "catalogue features": trained_on(features(events), lambda own: features(own["events"])),
+        "ceiling": trained_on(sa.evaluate.truth_vectors(truth)[groups],
+                              lambda own: sa.evaluate.truth_vectors(own["truth"])),
+        "true parameters without class": trained_on(physics(truth)[groups],
+                                                    lambda own: physics(own["truth"]))}
     first = slice(0, len(truth))  # one row of each source: all photons, the first text
     for label, vectors_of in (("", np.asarray), (" on features", features)):
         maps = sa.evaluate.linear_maps(vectors_of(events[first]), texts[first])

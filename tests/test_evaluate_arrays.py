@@ -342,6 +342,7 @@ def test_truth_vectors_hold_what_is_known_and_mask_the_rest():
     vectors = evaluate.truth_vectors(truth)
     assert np.isfinite(vectors).all() and vectors.dtype == np.float32
     np.testing.assert_array_equal(vectors[:, :41].sum(axis=1), 2)  # one class, one time shape
+    np.testing.assert_array_equal(evaluate.truth_vectors(truth, with_class=False), vectors[:, 28:])
     values, known = vectors[:, 41::2], vectors[:, 42::2]
     periods = np.asarray(truth["period"].value)
     np.testing.assert_array_equal(known[:, 5] == 1, np.isfinite(periods))

@@ -24,6 +24,7 @@ _CLIP = 6.0  # robust standard deviations; no single entry may dominate a vector
 _LEAST_KEPT = 0.4  # share of the slots that a text keeps, unless it loses them all
 _VALIDATION_ROWS = 1024  # more would make each check slower, not better
 _CHUNK = 8192  # rows per forward pass outside training
+_TEXT_WIDTH = 256  # more learns the training's wording by heart
 
 
 class Aligner(BaseEstimator):
@@ -34,7 +35,8 @@ class Aligner(BaseEstimator):
     n_shared : int, optional
         Dimension of the shared space.
     n_hidden : int, optional
-        Width of both heads; by default chosen from the number of sources (Notes).
+        Width of the event head, and of the text heads up to 256; by default chosen from the
+        number of sources (Notes).
     dropout : float, optional
         Share of hidden units dropped in training; by default chosen, too.
     n_slots : int, optional
@@ -84,7 +86,7 @@ class Aligner(BaseEstimator):
     -----
     Sizes that are not given follow from the number of groups outside the validation set:
     steps as 15 times their square root, in hundreds, from 600 to 5000; batches of 256 pairs
-    below 4,000 groups and of 512 above; width 256 and dropout 0.5.
+    and width 256 below 4,000 groups, of 512 and 768 above; dropout 0.5.
 
     Training ends when a third of the steps has brought no better score on the validation set.
 
@@ -250,6 +252,7 @@ class Aligner(BaseEstimator):
     def _make_heads(self):
         width, dropout = self.sizes_.n_hidden, self.sizes_.dropout
         events = Head(self.n_events_in_, width, self.n_shared, dropout)
+        width = min(width, _TEXT_WIDTH)
         if not self.n_slots:
             return events, Head(self.n_texts_in_, width, self.n_shared, dropout)
         return events, TextHead(self.n_texts_in_, width, self.n_shared, dropout, self.n_slots)
@@ -264,6 +267,9 @@ class Aligner(BaseEstimator):
         valid = np.random.default_rng(self.seed).permutation(valid)[:_VALIDATION_ROWS]
         score = (lambda: self._validation_score(data, valid)) if len(valid) else None
         fit.run(data, self._drop_parts, score, self.progress)
+        for parameter in (*self._event_head.parameters(), *self._text_head.parameters()):
+            # As in a file, so that what was saved projects as what was fitted.
+            parameter.data = parameter.data.half().float()
         self.history_, self.best_step_ = fit.history, fit.best_step
         self.logit_scale_ = float(fit.loss.log_scale.detach().exp())
 
@@ -394,6 +400,8 @@ class Aligner(BaseEstimator):
     def save(self, path):
         """Write the fitted aligner to one safetensors file, whole or not at all.
 
+        Weights are stored in half precision, to which `fit` rounds them.
+
         Parameters
         ----------
         path : str or Path
@@ -405,7 +413,7 @@ class Aligner(BaseEstimator):
         }
         for side, head in (("event", self._event_head), ("text", self._text_head)):
             for name, value in head.state_dict().items():
-                tensors[f"{side}_head.{name}"] = value.numpy()
+                tensors[f"{side}_head.{name}"] = value.half().numpy()
         about = {
             "parameters": self.get_params(), "n_events_in": self.n_events_in_,
             "n_texts_in": self.n_texts_in_, "feature_names": self.feature_names_,

@@ -17,7 +17,7 @@ __all__ = ["Batches", "Fit", "Pairs", "Sizes", "identity_of", "sizes_for"]
 _WARM_UP = 0.05  # share of the steps
 _CHECKS = 30  # how often the validation score is looked at, and a checkpoint written
 _PATIENCE = 10  # checks without a better score before training ends early
-_FEW = 4000  # sources, for which a batch is smaller
+_FEW = 4000  # sources, for which batches and heads are smaller
 _FEWEST_STEPS, _MOST_STEPS = 600, 5000
 _KIND, _VERSION = "aligner checkpoint", 1
 
@@ -34,8 +34,9 @@ class Sizes(NamedTuple):
 def sizes_for(n_sources):
     """Sizes that suit this many sources to learn from.
 
-    Few sources are seen often enough in few steps, and batches of them have to be small to differ
-    from each other. Width and dropout are the same for all.
+    Few sources are seen often enough in few steps, batches of them have to be small to differ
+    from each other, and they have less to say than a wide head could learn. Dropout is the same
+    for all.
 
     Parameters
     ----------
@@ -50,11 +51,12 @@ def sizes_for(n_sources):
     >>> from stingray_align.alignment.fitting import sizes_for
     >>> sizes_for(500)
     Sizes(n_hidden=256, dropout=0.5, batch_size=256, n_steps=600)
-    >>> sizes_for(30_000).n_steps
-    2600
+    >>> sizes_for(30_000)
+    Sizes(n_hidden=768, dropout=0.5, batch_size=512, n_steps=2600)
     """
     n_steps = min(max(100 * round(15 * math.sqrt(n_sources) / 100), _FEWEST_STEPS), _MOST_STEPS)
-    return Sizes(n_hidden=256, dropout=0.5, batch_size=256 if n_sources < _FEW else 512,
+    few = n_sources < _FEW
+    return Sizes(n_hidden=256 if few else 768, dropout=0.5, batch_size=256 if few else 512,
                  n_steps=n_steps)
 
 

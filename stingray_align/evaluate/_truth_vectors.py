@@ -16,7 +16,7 @@ _NUMBERS = {
 _LOWEST = -4.0  # standard deviations: the logarithm of zero
 
 
-def truth_vectors(truth):
+def truth_vectors(truth, *, with_class=True):
     """Vectors of what is true of simulated sources.
 
     An aligner that is trained with them in place of event vectors shows how well texts could be
@@ -26,6 +26,9 @@ def truth_vectors(truth):
     ----------
     truth : astropy.table.QTable
         Of `~stingray_align.datasets.simulate_population`.
+    with_class : bool, optional
+        False leaves the class out. No parameter of a source gives away its class as a label does,
+        so what physical parameters alone allow is the stricter comparison.
 
     Returns
     -------
@@ -41,7 +44,8 @@ def truth_vectors(truth):
     >>> truth_vectors(simulate_population(3, seed=1, summaries=0).truth).shape
     (3, 57)
     """
-    columns = [_one_hot(truth["class"], CLASSES), _one_hot(truth["time_shape"], TIME_SHAPES)]
+    columns = [_one_hot(truth["class"], CLASSES)] if with_class else []
+    columns.append(_one_hot(truth["time_shape"], TIME_SHAPES))
     for name, (centre, scale, logarithmic) in _NUMBERS.items():
         values = np.asarray(getattr(truth[name], "value", truth[name]), dtype=float)
         known = np.isfinite(values)
