@@ -24,7 +24,6 @@ _CLIP = 6.0  # robust standard deviations; no single entry may dominate a vector
 _LEAST_KEPT = 0.4  # share of the slots that a text keeps, unless it loses them all
 _VALIDATION_ROWS = 1024  # more would make each check slower, not better
 _CHUNK = 8192  # rows per forward pass outside training
-_TEXT_WIDTH = 256  # more learns the training's wording by heart
 
 
 class Aligner(BaseEstimator):
@@ -35,10 +34,9 @@ class Aligner(BaseEstimator):
     n_shared : int, optional
         Dimension of the shared space.
     n_hidden : int, optional
-        Width of the event head, and of the text heads up to 256; by default chosen from the
-        number of sources (Notes).
+        Width of the heads; by default chosen from the number of sources (Notes).
     dropout : float, optional
-        Share of hidden units dropped in training; by default chosen, too.
+        Share of hidden units dropped in training, of events and prose; by default chosen, too.
     n_slots : int, optional
         The last ``n_slots`` columns of a text vector are slots
         (`stingray_align.text.slots.slot_vector`); 0 for none.
@@ -84,9 +82,9 @@ class Aligner(BaseEstimator):
 
     Notes
     -----
-    Sizes that are not given follow from the number of groups outside the validation set:
-    steps as 15 times their square root, in hundreds, from 600 to 5000; batches of 256 pairs
-    and width 256 below 4,000 groups, of 512 and 768 above; dropout 0.5.
+    Sizes that are not given follow from the number of groups outside the validation set. Below
+    4,000: width 256, dropout 0.5, batches of 256 pairs and 15 steps times the square root of the
+    number, at least 600. Above: 512, 0.3, 512, and 25 steps, at most 5,000 in all.
 
     Training ends when a third of the steps has brought no better score on the validation set.
 
@@ -146,8 +144,8 @@ class Aligner(BaseEstimator):
             source) are right answers for each other; rows with equal text vectors are, too. Without
             it each row is its own group.
         validation_fraction : float, optional
-            Share of the *groups* kept aside; the weights that rank them best are kept. 0 trains on
-            everything and keeps the last weights.
+            Share of the *groups* kept aside, up to 1,024 of them; the weights that rank them best
+            are kept. 0 trains on everything and keeps the last weights.
         feature_names : sequence of str, optional
             Names of the event vectors' entries (``Embedding.feature_names``), checked later on.
         text_model : str, optional
@@ -188,7 +186,8 @@ class Aligner(BaseEstimator):
         groups = np.unique(groups, return_inverse=True)[1]
         rng = np.random.default_rng(self.seed)
         n_groups = groups.max() + 1
-        held_out = rng.permutation(n_groups)[: round(validation_fraction * n_groups)]
+        n_held_out = min(round(validation_fraction * n_groups), _VALIDATION_ROWS)
+        held_out = rng.permutation(n_groups)[:n_held_out]
         is_valid = np.isin(groups, held_out)
         if n_groups - len(held_out) < 2:
             raise ValueError(
@@ -252,7 +251,6 @@ class Aligner(BaseEstimator):
     def _make_heads(self):
         width, dropout = self.sizes_.n_hidden, self.sizes_.dropout
         events = Head(self.n_events_in_, width, self.n_shared, dropout)
-        width = min(width, _TEXT_WIDTH)
         if not self.n_slots:
             return events, Head(self.n_texts_in_, width, self.n_shared, dropout)
         return events, TextHead(self.n_texts_in_, width, self.n_shared, dropout, self.n_slots)

@@ -35,8 +35,7 @@ def sizes_for(n_sources):
     """Sizes that suit this many sources to learn from.
 
     Few sources are seen often enough in few steps, batches of them have to be small to differ
-    from each other, and they have less to say than a wide head could learn. Dropout is the same
-    for all.
+    from each other, and they say less than a wide head could learn.
 
     Parameters
     ----------
@@ -52,12 +51,13 @@ def sizes_for(n_sources):
     >>> sizes_for(500)
     Sizes(n_hidden=256, dropout=0.5, batch_size=256, n_steps=600)
     >>> sizes_for(30_000)
-    Sizes(n_hidden=768, dropout=0.5, batch_size=512, n_steps=2600)
+    Sizes(n_hidden=512, dropout=0.3, batch_size=512, n_steps=4300)
     """
-    n_steps = min(max(100 * round(15 * math.sqrt(n_sources) / 100), _FEWEST_STEPS), _MOST_STEPS)
     few = n_sources < _FEW
-    return Sizes(n_hidden=256 if few else 768, dropout=0.5, batch_size=256 if few else 512,
-                 n_steps=n_steps)
+    n_steps = 100 * round((15 if few else 25) * math.sqrt(n_sources) / 100)
+    return Sizes(n_hidden=256 if few else 512, dropout=0.5 if few else 0.3,
+                 batch_size=256 if few else 512,
+                 n_steps=min(max(n_steps, _FEWEST_STEPS), _MOST_STEPS))
 
 
 class Pairs:

@@ -44,7 +44,7 @@ class Head(nn.Module):
         if rng is None or not lost:
             return x
         kept = np.frombuffer(rng.bytes(x.numel()), np.uint8).reshape(x.shape) >= lost
-        return x * torch.from_numpy(kept) * (256 / max(256 - lost, 1))
+        return x * torch.from_numpy(kept * np.float32(256 / max(256 - lost, 1)))
 
 
 class TextHead(nn.Module):
@@ -54,8 +54,10 @@ class TextHead(nn.Module):
 
     Parameters
     ----------
-    n_in, n_hidden, n_out, dropout
+    n_in, n_hidden, n_out
         As of `Head`.
+    dropout : float
+        Of the prose. Facts are few, exact and hidden at random anyway: their head drops nothing.
     n_slots : int
         How many of the last columns are slots; at least one.
     """
@@ -64,7 +66,7 @@ class TextHead(nn.Module):
         super().__init__()
         self.n_prose = n_in - n_slots
         self.prose = Head(self.n_prose, n_hidden, n_out, dropout)
-        self.slots = Head(n_slots, n_hidden, n_out, dropout)
+        self.slots = Head(n_slots, n_hidden, n_out, dropout=0.0)
 
     def forward(self, x, rng=None):
         """Unit vectors; with ``rng`` hidden units are dropped at random."""

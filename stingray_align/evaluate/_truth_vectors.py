@@ -27,15 +27,14 @@ def truth_vectors(truth, *, with_class=True):
     truth : astropy.table.QTable
         Of `~stingray_align.datasets.simulate_population`.
     with_class : bool, optional
-        False leaves the class out. No parameter of a source gives away its class as a label does,
-        so what physical parameters alone allow is the stricter comparison.
+        False leaves the class label out: what physical parameters alone allow.
 
     Returns
     -------
     ndarray, shape (n, n_features), float32
-        Class and time shape, each as zeros and a one; then flux, hardness, photon index, kT,
-        column density, period, timescale and fractional variability, standardised, with a mask
-        of presence each. What does not apply is zero.
+        Class (if wanted) and time shape, each as zeros and a one; then flux, hardness, photon
+        index, kT, column density, period, timescale and fractional variability, standardised,
+        with a mask of presence each. What does not apply is zero.
 
     Examples
     --------
