@@ -21,6 +21,7 @@ __all__ = ["Aligner"]
 
 _KIND, _VERSION = "aligner", 2
 _CLIP = 6.0  # robust standard deviations; no single entry may dominate a vector
+_TEXT_DROPOUT = 0.5  # wording is learned by heart sooner than photons are
 _LEAST_KEPT = 0.4  # share of the slots that a text keeps, unless it loses them all
 _VALIDATION_ROWS = 1024  # more would make each check slower, not better
 _CHUNK = 8192  # rows per forward pass outside training
@@ -36,7 +37,8 @@ class Aligner(BaseEstimator):
     n_hidden : int, optional
         Width of the heads; by default chosen from the number of sources (Notes).
     dropout : float, optional
-        Share of hidden units dropped in training, of events and prose; by default chosen, too.
+        Share of hidden units of the event head dropped in training; by default chosen, too. Of
+        prose it is always one half, of slots none.
     n_slots : int, optional
         The last ``n_slots`` columns of a text vector are slots
         (`stingray_align.text.slots.slot_vector`); 0 for none.
@@ -252,8 +254,9 @@ class Aligner(BaseEstimator):
         width, dropout = self.sizes_.n_hidden, self.sizes_.dropout
         events = Head(self.n_events_in_, width, self.n_shared, dropout)
         if not self.n_slots:
-            return events, Head(self.n_texts_in_, width, self.n_shared, dropout)
-        return events, TextHead(self.n_texts_in_, width, self.n_shared, dropout, self.n_slots)
+            return events, Head(self.n_texts_in_, width, self.n_shared, _TEXT_DROPOUT)
+        return events, TextHead(self.n_texts_in_, width, self.n_shared, _TEXT_DROPOUT,
+                                self.n_slots)
 
     def _train(self, data, train, valid, rng, checkpoint=None):
         _, _, batch_size, n_steps = self.sizes_
