@@ -411,7 +411,7 @@ class Options:
     """
 
     def __init__(self, n_sources, seed, counts=None, *, challenge=False, rivals="all", real=None,
-                 n_pairs=32_000, work=None, llm=None):
+                 n_pairs=64_000, work=None, llm=None):
         self.n_sources, self.seed, self.counts = n_sources, seed, counts
         self.n_pairs, self.work = n_pairs, work
         self.challenge, self.real, self.llm = challenge, real, llm

@@ -807,7 +807,7 @@ def _parser():
                      help="steps for the refinement (default 11000)")
     sub.add_argument("--posterior-steps", type=_count, default=1_500,
                      help="steps for the intervals, and for the posterior (default 1500 each); "
-                          "twice as many for the weights of the experts")
+                          "four times as many for the weights of the experts")
     sub.add_argument("--workers", type=int, default=1,
                      help="processes that simulate ahead (default 1; 0: simulate in between)")
     sub.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU if there is one")
@@ -815,8 +815,8 @@ def _parser():
 
     sub = command("align", _align, "train the alignment of photons and text on simulated pairs")
     sub.add_argument("output", metavar="CATALOGUE", type=Path)
-    sub.add_argument("--pairs", type=_count, default=32_000,
-                     help="simulated sources to train on (default 32000)")
+    sub.add_argument("--pairs", type=_count, default=64_000,
+                     help="simulated sources to train on (default 64000)")
     sub.add_argument("--archetypes", type=_count, default=5_600,
                      help="simulated sources in the catalogue (default 5600)")
     sub.add_argument("--work", metavar="FOLDER", type=Path,
@@ -873,7 +873,7 @@ def _parser():
         if name == "reconstruction":
             _add_rivals(kind)
         if name == "retrieval":
-            kind.add_argument("--pairs", type=_count, default=32_000,
+            kind.add_argument("--pairs", type=_count, default=64_000,
                               help="sources that the aligners to compare with learn from (default: "
                                    "as many as the bundled one)")
             kind.add_argument("--work", metavar="FOLDER", type=Path,
