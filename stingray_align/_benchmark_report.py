@@ -101,6 +101,7 @@ def run_all(folder, *, quick=False, seed=None, files=(), only=None, n_processes=
                                 ([n for n in open_ if n in _ALONE], 1)):
             # Fresh processes, as a forked one would inherit threads that do not run in it.
             with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"),
+                                     initializer=_share_cores, initargs=(n_processes,),
                                      max_tasks_per_child=1) as pool:
                 jobs = {pool.submit(_run, folder, name, open_[name], models): name
                         for name in chosen}
@@ -111,6 +112,11 @@ def run_all(folder, *, quick=False, seed=None, files=(), only=None, n_processes=
                     _write_page(folder, runs, failed, quick)
     _write_page(folder, runs, failed, quick)
     return failed
+
+
+def _share_cores(n_processes):
+    """Threads for one of so many processes; more than there are cores would wait for each other."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_processes)))
 
 
 def _arguments(quick, seed, files, catalogue, model, work):

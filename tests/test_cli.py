@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, how it fails."""
 
+import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -303,6 +304,18 @@ def test_benchmark_real_lists_every_file(small, sources, capsys, tmp_path):
     table = Table.read("real.ecsv")
     assert list(table["file"]) == ["source_0.ecsv", "thin.fits"]
     assert "thinned" in table["remarks"][1] and "thinned" not in str(table["remarks"][0])
+
+
+@pytest.mark.parametrize("given", [None, "3"])
+def test_benchmarks_side_by_side_share_the_cores(monkeypatch, given):
+    from stingray_align._benchmark_report import _share_cores
+
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    _share_cores(2)
+    assert os.environ["OMP_NUM_THREADS"] == (given or "4")
 
 
 def test_all_benchmarks_make_one_page_and_finished_ones_are_kept(small, capsys, tmp_path):
