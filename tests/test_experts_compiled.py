@@ -9,7 +9,7 @@ from scipy.special import log_softmax, logsumexp
 from stingray_align.autodecoder.comparing import compared
 from stingray_align.autodecoder.excess import excess, under_kernel
 from stingray_align.autodecoder.tilts import tilts
-from stingray_align.autodecoder.triangular import cholesky, colour, whiten
+from stingray_align.autodecoder.triangular import cholesky, solve_lower, solve_lower_transposed
 
 FLOOR, PRIOR = 0.01, 8.0
 WIDTHS = np.array([48.0, 12.0, 3.0])
@@ -77,7 +77,7 @@ def test_small_systems_are_solved():
     root, found = matrix.copy(), right.copy()
     cholesky(root)
     assert_allclose(np.tril(root) @ np.tril(root).T, matrix)
-    whiten(root, found)
+    solve_lower(root, found)
     assert_allclose(found, np.linalg.solve(np.tril(root), right))
-    colour(root, found)
+    solve_lower_transposed(root, found)
     assert_allclose(matrix @ found, right)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._compiled import compiled
-from .triangular import cholesky, colour, whiten
+from .triangular import cholesky, solve_lower, solve_lower_transposed
 
 __all__ = ["most_probable", "posterior_variance", "prior_draws", "solved"]
 
@@ -166,8 +166,8 @@ def _solved(weight, process, matrix, precision, right):
     cholesky(root)
     for j in range(m):
         log_det += 2 * np.log(root[j, j]) - np.log(precision[j])
-    whiten(root, coefficients)
-    colour(root, coefficients)
+    solve_lower(root, coefficients)
+    solve_lower_transposed(root, coefficients)
     total = left @ coefficients
     if len(process):
         total += spread[:, m:]
@@ -203,7 +203,7 @@ def posterior_variance(weight, process, matrix, precision):
     nothing = np.empty((len(weight), 0))
     _, _, left, root, known, _ = _solved(weight, process, matrix, precision, nothing)
     half = left.T.copy()
-    whiten(root, half)
+    solve_lower(root, half)
     own = _variance(known, weight, process) if len(process) else np.zeros(len(weight))
     for j in range(len(half)):
         own += half[j] * half[j]

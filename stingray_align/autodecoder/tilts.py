@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._compiled import compiled
-from .triangular import cholesky, colour, whiten
+from .triangular import cholesky, solve_lower, solve_lower_transposed
 
 __all__ = ["tilts"]
 
@@ -61,8 +61,8 @@ def tilts(counted, decoded, x, precision):
                         for k in range(j):
                             information[b * n_bands + k, row] = information[row, b * n_bands + k]
             cholesky(information)
-            whiten(information, step)
-            colour(information, step)
+            solve_lower(information, step)
+            solve_lower_transposed(information, step)
             for a in range(2):
                 for j in range(n_bands):
                     found[i, a, j] += min(max(step[a * n_bands + j, 0], -_LONGEST), _LONGEST)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ._compiled import compiled
 
-__all__ = ["cholesky", "colour", "whiten"]
+__all__ = ["cholesky", "solve_lower", "solve_lower_transposed"]
 
 
 @compiled
@@ -21,7 +21,7 @@ def cholesky(matrix):
 
 
 @compiled
-def whiten(root, values):
+def solve_lower(root, values):
     """Solve ``root x = values`` for each column, in place."""
     for i in range(len(root)):
         for k in range(i):
@@ -32,7 +32,7 @@ def whiten(root, values):
 
 
 @compiled
-def colour(root, values):
+def solve_lower_transposed(root, values):
     """Solve ``root' x = values`` for each column, in place."""
     for i in range(len(root) - 1, -1, -1):
         for k in range(i + 1, len(root)):
