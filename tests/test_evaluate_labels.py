@@ -279,3 +279,17 @@ def test_figure_of_the_reconstruction(tmp_path):
         time_shape=shapes, fraction_seen=0.5, seed=0, n_resamples=20)
     shown = texts(drawn(evaluate.plot_reconstruction(result), tmp_path / "a.png"))
     assert "flares (20)" in shown and "constant" not in shown.replace("constant rate", "")
+
+
+def test_novelty_scores_are_those_of_scikit_learn():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    from stingray_align.evaluate._novelty import _average_precision_and_auc
+
+    rng = np.random.default_rng(3)
+    member = rng.random(300) < 0.2
+    for score in (rng.normal(size=300) + member, rng.integers(5, size=300) + member):
+        found = _average_precision_and_auc(score.astype(float), member)
+        assert np.allclose(found, [average_precision_score(member, score),
+                                   roc_auc_score(member, score)], rtol=1e-12)
+    assert np.isnan(_average_precision_and_auc(np.ones(3), np.ones(3, bool))).all()
