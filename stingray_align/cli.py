@@ -815,8 +815,8 @@ def _parser():
 
     sub = command("align", _align, "train the alignment of photons and text on simulated pairs")
     sub.add_argument("output", metavar="CATALOGUE", type=Path)
-    sub.add_argument("--pairs", type=_count, default=64_000,
-                     help="simulated sources to train on (default 64000)")
+    sub.add_argument("--pairs", type=_count, default=128_000,
+                     help="simulated sources to train on (default 128000)")
     sub.add_argument("--archetypes", type=_count, default=5_600,
                      help="simulated sources in the catalogue (default 5600)")
     sub.add_argument("--work", metavar="FOLDER", type=Path,
@@ -873,9 +873,9 @@ def _parser():
         if name == "reconstruction":
             _add_rivals(kind)
         if name == "retrieval":
-            kind.add_argument("--pairs", type=_count, default=64_000,
-                              help="sources that the aligners to compare with learn from (default: "
-                                   "as many as the bundled one)")
+            kind.add_argument("--pairs", type=_count, default=16_000,
+                              help="sources that all methods besides the catalogue's aligner learn "
+                                   "from (default 16000)")
             kind.add_argument("--work", metavar="FOLDER", type=Path,
                               help="of `stingray-align align`: keeps those sources' vectors")
         if name == "calibration":

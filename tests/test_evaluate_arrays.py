@@ -329,6 +329,11 @@ def test_a_retrieval_report_puts_methods_beside_the_ceiling():
     assert table["features"]["familiar"] == methods["features"].hits().mean()
     ahead = evaluate.lead_over(methods["ours"], methods["features"])
     assert table["lead in sigma"]["familiar"] == ahead.value / ahead.error > 3
+    report = evaluate.RetrievalReport("test", {"familiar": comparison}, ceiling="truth",
+                                      beside="ours", equal="features")
+    table = {row["method"]: row["familiar"] for row in report.to_table()}
+    assert table["share of the ceiling"] == share.value > table["share, features"]
+    assert table["lead over ours"] == -ahead.value
     printed = str(report)
     for words in ("Recall@1 %", "ours by photon counts: familiar", "ours by class", "MRR", "±"):
         assert words in printed

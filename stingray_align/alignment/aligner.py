@@ -22,7 +22,8 @@ __all__ = ["Aligner"]
 _KIND, _VERSION = "aligner", 2
 _CLIP = 6.0  # robust standard deviations; no single entry may dominate a vector
 _TEXT_DROPOUT = 0.5  # wording is learned by heart sooner than photons are
-_LEAST_KEPT = 0.4  # share of the slots that a text keeps, unless it loses them all
+_LEAST_KEPT = 0.4  # share of the slots that most texts keep, unless they lose them all
+_QUESTIONS = 0.5  # share of texts without prose that state few facts
 _VALIDATION_ROWS = 1024  # more would make each check slower, not better
 _CHUNK = 8192  # rows per forward pass outside training
 
@@ -43,13 +44,13 @@ class Aligner(BaseEstimator):
         The last ``n_slots`` columns of a text vector are slots
         (`stingray_align.text.slots.slot_vector`); 0 for none.
     slot_dropout : float, optional
-        Probability with which a text loses all its slots in training; of the others each loses a
-        random share, up to 60 %. It makes prose without any slots usable.
+        Probability with which a text loses all its slots in training, which makes prose without
+        any slots usable. The others keep 40 to 100 % of them.
     learning_rate : float, optional
         Peak rate of AdamW, after a warm-up and before a cosine decay.
     prose_dropout : float, optional
         Probability with which a text that keeps slots loses its prose in training. It keeps facts
-        usable whose wording is new.
+        usable whose wording is new. Half of these texts keep one to four slots, as a question has.
     loss : {"infonce", "siglip"}, optional
         `~stingray_align.alignment.grouped_info_nce` or
         `~stingray_align.alignment.grouped_siglip`.
@@ -86,7 +87,7 @@ class Aligner(BaseEstimator):
     -----
     Sizes that are not given follow from the number of groups outside the validation set. Below
     4,000: width 256, dropout 0.5, batches of 256 pairs and 15 steps times the square root of the
-    number, at least 600. Above: 512, 0.3, 512, and 25 steps, at most 5,000 in all.
+    number, at least 600. Above: 512, 0.3, 512, and 40 steps.
 
     Training ends when a third of the steps has brought no better score on the validation set.
 
@@ -114,7 +115,7 @@ class Aligner(BaseEstimator):
     """
 
     def __init__(self, *, n_shared=128, n_hidden=None, dropout=None, n_slots=N_SLOTS,
-                 slot_dropout=0.35, prose_dropout=0.3, loss="infonce", learning_rate=2e-3,
+                 slot_dropout=0.35, prose_dropout=0.4, loss="infonce", learning_rate=2e-3,
                  batch_size=None, n_steps=None, seed=0, progress=False):
         self.n_shared = n_shared
         self.n_hidden = n_hidden
@@ -140,7 +141,8 @@ class Aligner(BaseEstimator):
         event_vectors : array_like, shape (n, n_events_in)
             One row per pair.
         text_vectors : array_like, shape (n, n_texts_in)
-            The text of each row; the last ``n_slots`` columns are slots.
+            The text of each row; the last ``n_slots`` columns are slots. Zeros in all others mean
+            that there is no prose.
         groups : array_like, shape (n,), optional
             What each row is about. Rows of one group (other observations, other descriptions of a
             source) are right answers for each other; rows with equal text vectors are, too. Without
@@ -248,6 +250,9 @@ class Aligner(BaseEstimator):
 
     def _scale_texts(self, texts):
         scaled = (texts - self._text_centre) / self._text_spread
+        n_prose = self.n_texts_in_ - self.n_slots
+        # Without prose, as in training; a vector of prose has unit length.
+        scaled[~texts[:, :n_prose].any(axis=1), :n_prose] = 0
         return np.clip(scaled, -_CLIP, _CLIP).astype(np.float32)
 
     def _make_heads(self):
@@ -294,18 +299,24 @@ class Aligner(BaseEstimator):
         """Texts as they are shown in training: without slots, with some, or without the prose."""
         if not self.n_slots:
             return texts
-        slot_of_column = _slot_of_column(self.n_slots)
         n, n_prose = len(texts), self.n_texts_in_ - self.n_slots
-        # Values and masks of a slot go together: a mask without its value would be a lie. How many
-        # go differs from text to text, since queries state few facts or many.
-        share = 1 - (1 - _LEAST_KEPT) * rng.random((n, 1))
-        kept = rng.random((n, slot_of_column.max() + 1)) < share
+        # Values and masks of a slot go together: a mask without its value would be a lie.
+        slot_of_column = _slot_of_column(self.n_slots)
+        columns = np.eye(slot_of_column.max() + 1, dtype=np.float32)[slot_of_column]
+        known = (texts[:, n_prose:] != 0) @ columns > 0
+        # How many slots a summary keeps differs from one to the next.
+        kept = rng.random(known.shape) < 1 - (1 - _LEAST_KEPT) * rng.random((n, 1))
         fate = rng.random((n, 1))
         kept &= fate >= self.slot_dropout
         # From slots alone the model learns not to lean on wording that it knows.
         told = fate < 1 - self.prose_dropout * (1 - self.slot_dropout)
+        told |= ~known.any(axis=1, keepdims=True)
+        # A question states one to four facts.
+        order = np.where(known, rng.random(known.shape), 2.0).argsort(axis=1).argsort(axis=1)
+        asked = ~told & (rng.random((n, 1)) < _QUESTIONS)
+        kept = np.where(asked, order < rng.integers(1, 5, (n, 1)), kept)
         texts = texts.copy()
-        texts[:, n_prose:] *= kept[:, slot_of_column]
+        texts[:, n_prose:] *= kept @ columns.T
         texts[:, :n_prose] *= told
         return texts
 

@@ -505,7 +505,7 @@ class AlignedCatalog:
         meta = {}
         if not isinstance(what, Summary):
             understood = understand(what, encoder=self.encoder, llm=llm)
-            what = Summary(understood.text, understood.slots)
+            what = understood.summary
             meta = {"query": text, "understood": understood.note}
         return self.aligner.transform_texts(text_vectors([what], self.encoder)), meta
 

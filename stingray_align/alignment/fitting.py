@@ -18,7 +18,7 @@ _WARM_UP = 0.05  # share of the steps
 _CHECKS = 30  # how often the validation score is looked at, and a checkpoint written
 _PATIENCE = 10  # checks without a better score before training ends early
 _FEW = 4000  # sources, for which batches and heads are smaller
-_FEWEST_STEPS, _MOST_STEPS = 600, 5000
+_FEWEST_STEPS = 600
 _KIND, _VERSION = "aligner checkpoint", 1
 
 
@@ -51,13 +51,13 @@ def sizes_for(n_sources):
     >>> sizes_for(500)
     Sizes(n_hidden=256, dropout=0.5, batch_size=256, n_steps=600)
     >>> sizes_for(30_000)
-    Sizes(n_hidden=512, dropout=0.3, batch_size=512, n_steps=4300)
+    Sizes(n_hidden=512, dropout=0.3, batch_size=512, n_steps=6900)
     """
     few = n_sources < _FEW
-    n_steps = 100 * round((15 if few else 25) * math.sqrt(n_sources) / 100)
+    n_steps = 100 * round((15 if few else 40) * math.sqrt(n_sources) / 100)
     return Sizes(n_hidden=256 if few else 512, dropout=0.5 if few else 0.3,
                  batch_size=256 if few else 512,
-                 n_steps=min(max(n_steps, _FEWEST_STEPS), _MOST_STEPS))
+                 n_steps=max(n_steps, _FEWEST_STEPS))
 
 
 class Pairs:

@@ -495,13 +495,16 @@ class RetrievalReport(Report):
         first kind of text the one that is shown in detail.
     ceiling, beside : str
         The method that knows the truth, and the one that ours has to lead.
+    equal : str, optional
+        Our method trained on as much as those two, if the first was trained on more: the lead is
+        its own, and its share of the ceiling is given besides.
     """
 
     primary_is = "share of the ceiling's Recall@5 %"
 
-    def __init__(self, title, comparisons, *, ceiling, beside):
+    def __init__(self, title, comparisons, *, ceiling, beside, equal=None):
         self.title, self.comparisons = title, dict(comparisons)
-        self.ceiling, self.beside = ceiling, beside
+        self.ceiling, self.beside, self.equal = ceiling, beside, equal
         self.notes = (
             "Errors: bootstrap over sources. First table: Recall@5 %, mean of both directions; "
             "share: that over the",
@@ -529,6 +532,9 @@ class RetrievalReport(Report):
             rows["share of the ceiling"] = fraction_of_ceiling(ours, best)
             for direction in DIRECTIONS:
                 rows[f"share, {direction}"] = fraction_of_ceiling(ours, best, direction=direction)
+            if self.equal is not None:
+                ours = comparison[self.equal]
+                rows[f"share, {self.equal}"] = fraction_of_ceiling(ours, best)
             ahead = rows[f"lead over {self.beside}"] = lead_over(ours, comparison[self.beside])
             # in units of its own error, whose error therefore is one
             sigma = ahead.value / ahead.error if ahead.error > 0 else np.nan

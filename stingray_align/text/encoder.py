@@ -311,15 +311,15 @@ def text_vectors(items, encoder):
     Parameters
     ----------
     items : sequence of Summary or str
-        A plain string has no known slots.
+        A plain string has no known slots; an empty text has no prose.
     encoder : TextEncoder
         Encoder of the prose.
 
     Returns
     -------
     ndarray, shape (n, encoder.dim + N_SLOTS), float32
-        The unit vector of the prose, then the standardised slots and their presence masks
-        (`stingray_align.text.slot_vector`).
+        The unit vector of the prose (zero if there is none), then the standardised slots and their
+        presence masks (`stingray_align.text.slot_vector`).
     """
     if isinstance(items, (str, Summary)):
         raise TypeError("text_vectors takes a list of summaries or texts, not a single one")
@@ -328,5 +328,8 @@ def text_vectors(items, encoder):
     for i, item in enumerate(items):
         if isinstance(item, Summary):
             slots[i] = slot_vector(item.slots)
-    prose = encoder.encode([item.text if isinstance(item, Summary) else item for item in items])
+    texts = [item.text if isinstance(item, Summary) else item for item in items]
+    told = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
+    prose = np.zeros((len(items), encoder.dim), np.float32)
+    prose[told] = encoder.encode([texts[i] for i in told])
     return np.concatenate([prose, slots], axis=1)

@@ -29,6 +29,7 @@ import numpy as np
 from .._files import read_tensors, write_tensors
 from .rewriting import rewrite
 from .slots import CLASSES, FLAG_SLOTS, NUMBER_SLOTS, clean_slots
+from .summary import Summary
 from .writers import phrase_slots, significant
 
 __all__ = ["Understood", "understand"]
@@ -49,7 +50,7 @@ class Understood:
     query : str
         What was asked.
     text : str
-        The query in the catalogue's wording; this is what should be encoded.
+        The query in the catalogue's wording.
     slots : dict
         Facts read from the query and implied by it, see `stingray_align.text.slots`.
     classes : dict
@@ -63,6 +64,15 @@ class Understood:
     slots: dict = field(default_factory=dict)
     classes: dict = field(default_factory=dict)
     notes: tuple = ()
+
+    @property
+    def summary(self):
+        """What to search with, a `Summary`: the facts, or the text if there are none.
+
+        A question is worded unlike any summary, and where its facts are known the wording only
+        adds noise.
+        """
+        return Summary("" if self.slots else self.text, self.slots)
 
     @property
     def note(self):
@@ -94,7 +104,7 @@ def understand(query, *, encoder=None, llm=None):
     Returns
     -------
     Understood
-        Its ``text`` and ``slots`` are what to search with, its ``note`` what to show.
+        Its ``summary`` is what to search with, its ``note`` what to show.
 
     Raises
     ------
