@@ -115,7 +115,7 @@ def most_probable(counts, expected, processes, matrix, precision, start):
         else:
             for k in active:
                 found = solved_in_full(rate[k], processes[k], matrix, precision,
-                                                 right[k].copy().reshape(n, 1))
+                                       right[k].copy().reshape(n, 1))
                 aim[k], coefficients[k], log_det[k] = found[0][:, 0], found[1][:, 0], found[5]
         left = 0
         for k in active:
