@@ -162,7 +162,8 @@ class CoxProcess:
         self._log_posterior = np.array([m.log_posterior for m in models])
         kept, self.chance = self._likely(np.ones(len(models), bool))
         self.models = [models[i] for i in kept]
-        self._exposed = data.expected(N_FINE_BINS)
+        expected = data.expected(N_FINE_BINS)
+        self._weight = expected / expected.sum()
 
     def _likely(self, among):
         """Numbers and probabilities of those of some models that are not negligible."""
@@ -185,7 +186,7 @@ class CoxProcess:
     def _rates(self, log_rates):
         """Rates over the fine bins in units of their mean, from log-rates on any grid."""
         rates = _on_fine(np.exp(log_rates))
-        return rates / (rates @ (self._exposed / self._exposed.sum()))[..., None]
+        return rates / (rates @ self._weight)[..., None]
 
     @cached_property
     def shape(self):

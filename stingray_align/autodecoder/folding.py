@@ -11,6 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from scipy import fft
 
 from ..photons import N_TIME_BINS
 
@@ -58,7 +59,9 @@ def folded(counts, exposed):
     """Fold binned counts and exposure (n, 512)."""
     n = counts.sum(dim=1, keepdim=True)
     total = exposed.sum(dim=1, keepdim=True)
-    wave = torch.fft.rfft(counts - n * exposed / total, n=STEPS * N_TIME_BINS, dim=1)
+    excess = (counts - n * exposed / total).cpu().numpy()
+    # three times as fast as torch's
+    wave = torch.as_tensor(fft.rfft(excess, n=STEPS * N_TIME_BINS), device=counts.device)
     power = (wave.real**2 + wave.imag**2) / (n + 1)
     tried = power[:, LOWEST:HIGHEST + 1]
     # Multiples of a frequency: every second and third entry, as far as the spectrum reaches; with

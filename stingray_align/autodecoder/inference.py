@@ -14,6 +14,7 @@ from .along import Along
 from .decoder import Residual
 from .descriptors import N_DESCRIPTORS
 from .layers import Linear
+from .mixing import write_offsets
 from .smoothing import KERNELS, N_RUNS, RUN, Smoothed, smoothed
 from .statistics import HARD_FROM, N_FEATURES, SOFT_BELOW, compress, photon_features
 
@@ -68,6 +69,24 @@ class LocalMixture(nn.Module):
         # The last weight is the constant's: log 1 = 0.
         of_decoded = weights[:, n, :, None] * decoded.unflatten(1, (N_RUNS, RUN))
         return mixed(weights[:, :n], curves.logs) + of_decoded.flatten(1)
+
+    def offset(self, shape, exposed, hidden, curves):
+        """How far that is from the decoded rate, shape (n, 512); without gradients, and faster.
+
+        Parameters
+        ----------
+        shape : Shape
+            As decoded.
+        exposed : Tensor, shape (n, 512)
+        hidden, curves
+            As in `forward`.
+        """
+        whole = self.whole(torch.cat([hidden, compress(curves.scores)], dim=1)) + self.local.bias
+        offset = torch.empty_like(shape.g)
+        write_offsets(*(x.numpy() for x in (
+            shape.g, exposed, curves.logs, curves.in_runs, whole, self.local.weight[:, :, 0],
+            self.weights.weight[:, :, 0], self.weights.bias, offset)))
+        return offset
 
 
 def run_means(x):

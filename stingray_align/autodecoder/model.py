@@ -273,8 +273,7 @@ class PoissonAutodecoder:
                             0.0)
         latent, hidden, raw = self.networks_["first_pass"](batch, curves)
         decoded = self.networks_["decoder"](latent, batch.log_area)
-        log_rate = decoded.log_relative_rate(batch.exposed)
-        offset = self.networks_["mixture"](log_rate, hidden, curves) - log_rate
+        offset = self.networks_["mixture"].offset(decoded, batch.exposed, hidden, curves)
         return Inferred(batch, curves, latent, hidden, descriptors(raw), decoded,
                         decoded.moved(offset), offset)
 
