@@ -20,10 +20,10 @@ class Along(nn.Conv1d):
     def forward(self, x, offset=None):
         """Convolve, and, with one tap, add an offset (n, n_out, 1)."""
         if self.kernel_size[0] > 1:
-            if len(x) > _FEW:
+            if x.shape[0] > _FEW:
                 return super().forward(x)
             padded = nn.functional.pad(x, (self.padding[0], self.padding[0]))
             x = padded.unfold(2, x.shape[2], self.dilation[0]).flatten(1, 2)
         bias = self.bias[:, None]
         return torch.baddbmm(bias if offset is None else bias + offset,
-                             self.weight.flatten(1).expand(len(x), -1, -1), x)
+                             self.weight.flatten(1).expand(x.shape[0], -1, -1), x)

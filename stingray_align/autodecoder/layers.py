@@ -34,7 +34,7 @@ class Linear(nn.Linear):
 
     def forward(self, x):
         """Apply the layer to (n, n_in)."""
-        if self._halves is None or len(x) != 1 or not torch.is_inference_mode_enabled():
+        if self._halves is None or x.shape[0] != 1 or not torch.is_inference_mode_enabled():
             return super().forward(x)
         return torch.from_numpy(_product(*self._halves, x.numpy().reshape(-1)))[None]
 

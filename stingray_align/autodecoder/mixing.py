@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..photons import N_TIME_BINS
-from ._compiled import compiled
+from ._compiled import compiled, highest
 from .exponential import exp
 from .smoothing import N_KERNELS, N_RUNS, RUN
 
@@ -37,7 +37,7 @@ def write_offsets(g, exposed, logs, in_runs, whole, local, weights, bias, offset
     rate, decoded = np.empty(N_TIME_BINS, dtype=np.float32), np.empty(N_RUNS, dtype=np.float32)
     hidden = np.empty((width, N_RUNS), dtype=np.float32)
     share = np.empty((N_KERNELS + 2, N_RUNS), dtype=np.float32)
-    highest, total = np.empty(N_RUNS, dtype=np.float32), np.empty(N_RUNS, dtype=np.float32)
+    most, total = np.empty(N_RUNS, dtype=np.float32), np.empty(N_RUNS, dtype=np.float32)
     for i in range(len(g)):
         _relative(g[i], exposed[i], rate, decoded)
         for u in range(width):
@@ -49,18 +49,18 @@ def write_offsets(g, exposed, logs, in_runs, whole, local, weights, bias, offset
             _add(local[u, N_KERNELS], decoded, row)
             for r in range(N_RUNS):
                 row[r] = max(row[r], np.float32(0))
-        highest[:], total[:] = -np.inf, 0
+        most[:], total[:] = -np.inf, 0
         for k in range(N_KERNELS + 2):
             row = share[k]
             row[:] = bias[k]
             for u in range(width):
                 _add(weights[k, u], hidden[u], row)
             for r in range(N_RUNS):
-                highest[r] = max(highest[r], row[r])
+                most[r] = max(most[r], row[r])
         for k in range(N_KERNELS + 2):
             row = share[k]
             for r in range(N_RUNS):
-                row[r] = exp(row[r] - highest[r])
+                row[r] = exp(row[r] - most[r])
                 total[r] += row[r]
         for r in range(N_RUNS):
             total[r] = 1 / total[r]
@@ -70,11 +70,11 @@ def write_offsets(g, exposed, logs, in_runs, whole, local, weights, bias, offset
 @compiled
 def _relative(g, exposed, rate, in_runs):
     """Write the log of rate over mean rate, and its means in the runs of four bins."""
-    highest, whole, total = g.max(), np.float32(0), 0.0
+    most, whole, total = highest(g), np.float32(0), 0.0
     for j in range(N_TIME_BINS):
         whole += exposed[j]
-        total += exposed[j] * exp(g[j] - highest)
-    mean = np.float32(highest + math.log(total / whole))
+        total += exposed[j] * exp(g[j] - most)
+    mean = np.float32(most + math.log(total / whole))
     for j in range(N_TIME_BINS):
         rate[j] = g[j] - mean
     for r in range(N_RUNS):
