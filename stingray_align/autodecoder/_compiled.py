@@ -18,14 +18,18 @@ _LANES = 16
 @compiled
 def highest(x):
     """The highest of many numbers: sixteen are compared at once."""
-    most = np.full(_LANES, x[0])
+    most = np.empty(_LANES, dtype=x.dtype)
+    for lane in range(_LANES):
+        most[lane] = x[0]
     whole = len(x) - len(x) % _LANES
     for first in range(0, whole, _LANES):
         for lane in range(_LANES):
             most[lane] = max(most[lane], x[first + lane])
     for k in range(whole, len(x)):
         most[0] = max(most[0], x[k])
-    return most.max()
+    for lane in range(1, _LANES):
+        most[0] = max(most[0], most[lane])
+    return most[0]
 
 
 @compiled

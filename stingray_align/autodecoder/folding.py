@@ -77,7 +77,10 @@ def _fold(counts, exposed, wave, lowest, highest, kernels, rates, frequency, pow
     cell = np.empty(N_TIME_BINS, dtype=np.int64)
     curve = np.empty(N_PHASES, dtype=np.float32)
     for i in range(len(counts)):
-        n, total = counts[i].sum(), exposed[i].sum()
+        n = total = np.float32(0)
+        for j in range(N_TIME_BINS):
+            n += counts[i, j]
+            total += exposed[i, j]
         for k in range(len(known)):
             known[k] = (wave[i, k].real**2 + wave[i, k].imag**2) / (n + 1)
         for h in range(len(HARMONICS)):

@@ -7,6 +7,8 @@ processes wait together, so that sixteen cost little more than one. The equation
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ._compiled import compiled
@@ -35,9 +37,12 @@ def _forward(cells, process, log_det):
 
     ``process`` (10 * lanes,) is as in `chain.solved`, entry by entry.
     """
-    p, first, second = process[7 * _LANES:].copy(), np.zeros(2 * _LANES), np.zeros(2 * _LANES)
+    p, first, second = np.empty(3 * _LANES), np.zeros(2 * _LANES), np.zeros(2 * _LANES)
+    for i in range(3 * _LANES):
+        p[i] = process[7 * _LANES + i]
     product = np.ones(_LANES)
-    log_det[:] = 0
+    for i in range(_LANES):
+        log_det[i] = 0
     for t in range(len(cells)):
         cell = cells[t]
         for i in range(_LANES):
@@ -67,9 +72,11 @@ def _forward(cells, process, log_det):
             p[_LANES + i] = right0 * c + right1 * d + process[5 * _LANES + i]
             p[2 * _LANES + i] = last0 * c + last1 * d + process[6 * _LANES + i]
         if t % _BLOCK == _BLOCK - 1:
-            log_det += np.log(product)
-            product[:] = 1
-    log_det += np.log(product)
+            for i in range(_LANES):
+                log_det[i] += math.log(product[i])
+                product[i] = 1
+    for i in range(_LANES):
+        log_det[i] += math.log(product[i])
 
 
 @compiled
@@ -104,15 +111,16 @@ def solved_together(cells, which, weight, processes, precision, right, total, le
         From `workspace`.
     which : ndarray of int
         The models to work on.
-    weight, right : ndarray, shape (n_models, n_cells)
-        Expected counts W, and right-hand sides.
+    weight : ndarray, shape (n_models, n_cells)
+        Expected counts W.
+    right : ndarray, shape (n_models, n_cells, 1)
     processes : ndarray, shape (n_models, 10)
         As in `chain.solved`.
     precision : float
         Of the level.
     total : ndarray, shape (n_models, n_cells)
         Written: what the covariance makes of the right-hand sides.
-    level : ndarray, shape (n_models,)
+    level : ndarray, shape (n_models, 1)
         Written: the level that belongs to it.
     log_det : ndarray, shape (n_models,)
         Written: log determinant of the system over that of its prior.
@@ -120,30 +128,32 @@ def solved_together(cells, which, weight, processes, precision, right, total, le
     process, found = np.zeros(10 * _LANES), np.empty(_LANES)
     normal, moved, lanes = np.empty(_LANES), np.empty(_LANES), np.empty(_LANES, dtype=np.int64)
     for begin in range(0, len(which), _LANES):
-        some = which[begin:begin + _LANES]
+        number = min(_LANES, len(which) - begin)
         for i in range(_LANES):
-            lanes[i] = some[min(i, len(some) - 1)]  # lanes to spare repeat the last
-            process[i::_LANES] = processes[lanes[i]]
+            lanes[i] = which[begin + min(i, number - 1)]  # lanes to spare repeat the last
+            for entry in range(10):
+                process[entry * _LANES + i] = processes[lanes[i], entry]
         for low in range(0, len(cells), _BLOCK):
             for i in range(_LANES):
                 for t in range(low, low + _BLOCK):
                     cells[t, _WEIGHT + i] = weight[lanes[i], t]
-                    cells[t, _RIGHT + i] = right[lanes[i], t]
+                    cells[t, _RIGHT + i] = right[lanes[i], t, 0]
         _forward(cells, process, found)
         _backward(cells, process)
-        normal[:], moved[:] = precision, 0.0
+        for i in range(_LANES):
+            normal[i], moved[i] = precision, 0.0
         for t in range(len(cells)):
             cell = cells[t]
             for i in range(_LANES):
                 left = 1 - cell[_AHEAD_WEIGHT + i]  # what the process leaves of the level
                 normal[i] += left * cell[_WEIGHT + i]
                 moved[i] += left * cell[_RIGHT + i]
-        for i in range(len(some)):
-            level[some[i]] = moved[i] / normal[i]
-            log_det[some[i]] = found[i] + np.log(normal[i] / precision)
+        for i in range(number):
+            level[lanes[i], 0] = moved[i] / normal[i]
+            log_det[lanes[i]] = found[i] + math.log(normal[i] / precision)
         for low in range(0, len(cells), _BLOCK):
-            for i in range(len(some)):
-                k = some[i]
+            for i in range(number):
+                k = lanes[i]
                 for t in range(low, low + _BLOCK):
-                    total[k, t] = ((1 - cells[t, _AHEAD_WEIGHT + i]) * level[k]
+                    total[k, t] = ((1 - cells[t, _AHEAD_WEIGHT + i]) * level[k, 0]
                                    + cells[t, _AHEAD_RIGHT + i])

@@ -42,17 +42,20 @@ def write_offsets(g, exposed, logs, in_runs, whole, local, weights, bias, offset
         _relative(g[i], exposed[i], rate, decoded)
         for u in range(width):
             row = hidden[u]
-            row[:] = whole[i, u]
+            for r in range(N_RUNS):
+                row[r] = whole[i, u]
             for c in range(N_KERNELS):
                 _add(local[u, c], in_runs[i, c], row)
                 _add(local[u, N_KERNELS + 1 + c], in_runs[i, N_KERNELS + c], row)
             _add(local[u, N_KERNELS], decoded, row)
             for r in range(N_RUNS):
                 row[r] = max(row[r], np.float32(0))
-        most[:], total[:] = -np.inf, 0
+        for r in range(N_RUNS):
+            most[r], total[r] = -np.inf, 0
         for k in range(N_KERNELS + 2):
             row = share[k]
-            row[:] = bias[k]
+            for r in range(N_RUNS):
+                row[r] = bias[k]
             for u in range(width):
                 _add(weights[k, u], hidden[u], row)
             for r in range(N_RUNS):

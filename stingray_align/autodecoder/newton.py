@@ -95,7 +95,7 @@ def most_probable(counts, expected, processes, matrix, precision, start):
     """
     models, n = start.shape
     m = len(precision)
-    rate, right, aim = np.empty((models, n)), np.empty((models, n)), np.empty((models, n))
+    rate, right, aim = np.empty((models, n)), np.empty((models, n, 1)), np.empty((models, n))
     for k in range(models):
         for t in range(n):
             rate[k, t] = expected[t] * exp(start[k, t])
@@ -108,15 +108,18 @@ def most_probable(counts, expected, processes, matrix, precision, start):
     for _ in range(_MOST_STEPS):
         for k in active:
             for t in range(n):
-                right[k, t] = rate[k, t] * (state.log_rate[k, t] - 1) + counts[t]
+                right[k, t, 0] = rate[k, t] * (state.log_rate[k, t] - 1) + counts[t]
         if len(active) >= _MANY:
             solved_together(cells, active, rate, processes, precision[0], right, aim,
-                            coefficients[:, 0], log_det)
+                            coefficients, log_det)
         else:
             for k in active:
-                found = solved_in_full(rate[k], processes[k], matrix, precision,
-                                       right[k].copy().reshape(n, 1))
-                aim[k], coefficients[k], log_det[k] = found[0][:, 0], found[1][:, 0], found[5]
+                one, own, _, _, _, log_det[k] = solved_in_full(rate[k], processes[k], matrix,
+                                                               precision, right[k])
+                for t in range(n):
+                    aim[k, t] = one[t, 0]
+                for j in range(m):
+                    coefficients[k, j] = own[j, 0]
         left = 0
         for k in active:
             ended = _moved(k, state, counts, expected, aim[k], coefficients[k], matrix, precision,
@@ -127,4 +130,8 @@ def most_probable(counts, expected, processes, matrix, precision, start):
         active = active[:left]
         if left == 0:
             break
-    return state.log_rate, state.value + expected.sum() - log_det / 2
+    for k in range(models):
+        state.value[k] -= log_det[k] / 2
+        for t in range(n):
+            state.value[k] += expected[t]
+    return state.log_rate, state.value

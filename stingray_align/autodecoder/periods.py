@@ -91,10 +91,12 @@ def _strongest_h(wave, n_photons, frequency, strength, other):
             if k <= N_TRIALS // 4:
                 four = two + np.float32(0.8) * power[3 * k] + np.float32(0.7) * power[4 * k]
                 best[k] = max(best[k], four - 12)
-        best[:OVERSAMPLING + 1] = 0  # a single cycle or less is a trend
+        for k in range(OVERSAMPLING + 1):  # a single cycle or less is a trend
+            best[k] = 0
         at = 1 + where_highest(best[1:])
         frequency[i], strength[i] = np.float32(at) / OVERSAMPLING, best[at]
-        best[max(0, at - 2 * OVERSAMPLING + 1):at + 2 * OVERSAMPLING] = 0
+        for k in range(max(0, at - 2 * OVERSAMPLING + 1), min(at + 2 * OVERSAMPLING, len(best))):
+            best[k] = 0
         other[i] = highest(best)
 
 

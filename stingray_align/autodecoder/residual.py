@@ -64,10 +64,10 @@ def _factors(counts, expected, bands):
 def _newton_step(counts, expected, bands):
     """One step from factors of one, with the curvature there and that of the prior."""
     n, n_bands, n_bins = bands.shape
-    steps = np.empty((n, n_bands))
+    steps, centred = np.empty((n, n_bands)), np.empty((n_bands, n_bins))
     for i in range(n):
         gradient, information = np.zeros((n_bands, 1)), np.zeros((n_bands, n_bands))
-        centred, whole = bands[i].astype(np.float64), 0.0
+        whole = 0.0
         for j in range(n_bins):
             whole += expected[i, j]
         for k in range(n_bands):
@@ -76,7 +76,7 @@ def _newton_step(counts, expected, bands):
                 mean += bands[i, k, j] * expected[i, j]
             mean /= max(whole, 1e-9)
             for j in range(n_bins):
-                centred[k, j] -= mean
+                centred[k, j] = bands[i, k, j] - mean
                 gradient[k, 0] += centred[k, j] * (counts[i, j] - expected[i, j])
             for other in range(k + 1):
                 for j in range(n_bins):
@@ -85,7 +85,8 @@ def _newton_step(counts, expected, bands):
         cholesky(information)
         solve_lower(information, gradient)
         solve_lower_transposed(information, gradient)
-        steps[i] = gradient[:, 0]
+        for k in range(n_bands):
+            steps[i, k] = gradient[k, 0]
     return steps
 
 
