@@ -32,9 +32,9 @@ def tidy_gti(gti):
         raise EventDataError("good time intervals must be given as [[start, stop], ...] in seconds")
     gti = gti[np.isfinite(gti).all(axis=1)]
     gti = gti[gti[:, 1] > gti[:, 0]]
-    gti = gti[np.argsort(gti[:, 0], kind="stable")]
-    if len(gti) == 0:
+    if len(gti) < 2:
         return gti
+    gti = gti[np.argsort(gti[:, 0], kind="stable")]
     reach = np.maximum.accumulate(gti[:, 1])
     first = np.concatenate([[True], gti[1:, 0] > reach[:-1]])
     last = np.concatenate([first[1:], [True]])

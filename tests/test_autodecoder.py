@@ -7,7 +7,7 @@ from small_sources import every_cell, sources
 from stingray_align import PoissonAutodecoder
 from stingray_align._files import write_tensors
 from stingray_align.autodecoder.batch import Cells, make_batch
-from stingray_align.autodecoder.decoder import Decoder
+from stingray_align.autodecoder.decoder import Decoder, Shape
 from stingray_align.autodecoder.inference import (
     KERNELS, N_FEATURES, LocalMixture, photon_features, run_means, smoothed)
 from stingray_align.autodecoder.likelihood import log_density, log_likelihood
@@ -108,6 +108,21 @@ def test_mixture_of_equal_curves_is_that_curve():
     high = curves._replace(logs=torch.ones(3, len(KERNELS), N_TIME_BINS))
     mixed = LocalMixture(16)(torch.ones(3, N_TIME_BINS), torch.randn(3, 16), high)
     assert ((mixed > 0) & (mixed < 1)).all()  # the constant keeps its share
+
+
+def test_mixture_without_gradients_is_the_same():
+    torch.manual_seed(1)
+    batch = make_batch(sources(3))
+    exposed = batch.exposed.clone()
+    exposed[0, 100:180] = 0
+    curves = smoothed(batch.per_bin * (exposed > 0), exposed)
+    shape = Shape(torch.randn(3, N_TIME_BINS), None, None, None)
+    shape.g[0, 120] = 90  # in the gap, where it says nothing
+    mixture, hidden = LocalMixture(16), torch.randn(3, 16)
+    with torch.inference_mode():
+        log_rate = shape.log_relative_rate(exposed)
+        assert_allclose(mixture.offset(shape, exposed, hidden, curves),
+                        mixture(log_rate, hidden, curves) - log_rate, atol=1e-4)
 
 
 def test_background_takes_its_share_of_the_photons():

@@ -14,11 +14,8 @@ import numpy as np
 from ._compiled import compiled
 from .triangular import cholesky, solve_lower, solve_lower_transposed
 
-__all__ = ["most_probable", "posterior_variance", "prior_draws", "solved"]
+__all__ = ["posterior_variance", "prior_draws", "solved", "solved_in_full"]
 
-#: Largest change of a log-rate in one Newton step, and squared change at which the steps stop: the
-#: evidence is then right to a few hundredths.
-_STRIDE, _TOLERANCE, _MOST_STEPS = 2.0, 1e-2, 30
 #: Cells whose products of columns are worked out at once, so that they stay in the cache.
 _BLOCK = 256
 
@@ -139,7 +136,7 @@ def _weighted(weight, matrix, right):
 
 
 @compiled
-def _solved(weight, process, matrix, precision, right):
+def solved_in_full(weight, process, matrix, precision, right):
     """See `solved`, which is the first of what this returns. The others are
 
     the coefficients (m, k) that belong to it, what the process leaves of the columns (n_cells, m),
@@ -194,80 +191,17 @@ def solved(weight, process, matrix, precision, right):
     -------
     ndarray, shape (n_cells, k)
     """
-    return _solved(weight, process, matrix, precision, right)[0]
+    return solved_in_full(weight, process, matrix, precision, right)[0]
 
 
 @compiled
 def posterior_variance(weight, process, matrix, precision):
     """Diagonal of the covariance in `solved`, shape (n_cells,)."""
     nothing = np.empty((len(weight), 0))
-    _, _, left, root, known, _ = _solved(weight, process, matrix, precision, nothing)
+    _, _, left, root, known, _ = solved_in_full(weight, process, matrix, precision, nothing)
     half = left.T.copy()
     solve_lower(root, half)
     own = _variance(known, weight, process) if len(process) else np.zeros(len(weight))
     for j in range(len(half)):
         own += half[j] * half[j]
     return own
-
-
-@compiled
-def most_probable(counts, expected, process, matrix, precision, start):
-    """Newton's method for the log-rate, and Laplace's approximation of the evidence.
-
-    Parameters
-    ----------
-    counts, expected : ndarray, shape (n_cells,)
-    process, matrix, precision
-        As in `solved`.
-    start : ndarray, shape (n_cells,)
-        A log-rate near the solution.
-
-    Returns
-    -------
-    log_rate : ndarray, shape (n_cells,)
-    log_evidence : float
-    """
-    n, m = matrix.shape
-    log_rate, rate = start.copy(), expected * np.exp(start)
-    right = np.empty((n, 1))
-    # The coefficients, the process g, and the right-hand side K^-1 g that belongs to it; the start
-    # has none, and so the first step comes from zero.
-    last_a, last_g, last_e = np.zeros(m), np.zeros(n), np.zeros(n)
-    begin, trial, trial_rate = np.zeros(n), np.empty(n), np.empty(n)
-    value, known = -np.inf, False
-    for _ in range(_MOST_STEPS):
-        for t in range(n):
-            right[t, 0] = rate[t] * log_rate[t] + counts[t] - rate[t]
-        aim, coefficients, _, _, _, log_det = _solved(rate, process, matrix, precision, right)
-        g, e = matrix @ coefficients, np.empty(n)
-        largest = length = 0.0
-        for t in range(n):
-            change = aim[t, 0] - log_rate[t]
-            largest, length = max(largest, abs(change)), length + change * change * rate[t]
-            g[t, 0] = aim[t, 0] - g[t, 0]
-            e[t] = counts[t] - rate[t] - rate[t] * change
-        share = min(1.0, _STRIDE / max(largest, 1e-9))
-        while True:
-            new = 0.0
-            for t in range(n):
-                trial[t] = begin[t] + share * (aim[t, 0] - begin[t])
-                trial_rate[t] = expected[t] * np.exp(trial[t])
-                new_g = last_g[t] + share * (g[t, 0] - last_g[t])
-                new_e = last_e[t] + share * (e[t] - last_e[t])
-                new += counts[t] * trial[t] - trial_rate[t] - new_g * new_e / 2
-            for j in range(m):
-                new_a = last_a[j] + share * (coefficients[j, 0] - last_a[j])
-                new -= precision[j] * new_a * new_a / 2
-            if not known or new >= value - 1e-9 or share < 1e-3:
-                break
-            share /= 2
-        for t in range(n):
-            log_rate[t], rate[t], begin[t] = trial[t], trial_rate[t], trial[t]
-            last_g[t] += share * (g[t, 0] - last_g[t])
-            last_e[t] += share * (e[t] - last_e[t])
-        for j in range(m):
-            last_a[j] += share * (coefficients[j, 0] - last_a[j])
-        known, value = True, new
-        if share == 1 and length < _TOLERANCE:
-            break
-    return log_rate, value + expected.sum() - log_det / 2

@@ -29,9 +29,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from scipy import fft
 
 from ..photons import BAND_OF_CHANNEL, N_FINE_BINS, N_TIME_BINS
-from .markov import LEVEL, Columns, Fit, Posterior, fit, matern12, matern32, mean_only
+from .harmonics import add_power, columns_of_harmonics
+from .markov import (LEVEL, Columns, Fit, Posterior, fit, fit_kernels, matern12, matern32,
+                     mean_only)
 
 __all__ = ["CoxProcess", "N_SUMMARY", "cox_processes"]
 
@@ -63,6 +66,9 @@ _LOG_KERNEL = np.log(0.5 / sum(len(lengths) * len(deviations)
                                for _, lengths, deviations in COARSE + FINE))
 _LOG_PERIODIC = np.log(0.25 / np.log(_HIGHEST / _LOWEST)
                        / (len(HARMONICS) * len(CHANGES) * len(STRENGTHS)))
+_FIRST_TRIAL = int(_LOWEST * _FINER)
+_LOG_PRIOR_OF_TRIALS = _LOG_PERIODIC - np.log(np.arange(_FIRST_TRIAL, int(_HIGHEST * _FINER))
+                                              / _FINER)
 #: Excess power over the cost of the prior below which a period is not tried.
 _LEAST_POWER = 3.0
 #: Models this unlikely are left out of the average.
@@ -156,7 +162,8 @@ class CoxProcess:
         self._log_posterior = np.array([m.log_posterior for m in models])
         kept, self.chance = self._likely(np.ones(len(models), bool))
         self.models = [models[i] for i in kept]
-        self._exposed = data.expected(N_FINE_BINS)
+        expected = data.expected(N_FINE_BINS)
+        self._weight = expected / expected.sum()
 
     def _likely(self, among):
         """Numbers and probabilities of those of some models that are not negligible."""
@@ -179,7 +186,7 @@ class CoxProcess:
     def _rates(self, log_rates):
         """Rates over the fine bins in units of their mean, from log-rates on any grid."""
         rates = _on_fine(np.exp(log_rates))
-        return rates / (rates @ (self._exposed / self._exposed.sum()))[..., None]
+        return rates / (rates @ self._weight)[..., None]
 
     @cached_property
     def shape(self):
@@ -266,23 +273,32 @@ def _process(name, length, deviation, n_cells):
 
 
 def _try_kernels(data, models, kernels, n_cells):
-    """Add the models without a period to a list that begins with the constant."""
-    level = mean_only(n_cells)
+    """Add the models without a period to a list that begins with the constant.
+
+    All kernels of the same rank among the deviations of their length are fitted together.
+    """
+    counts, expected, level = data.counts(n_cells), data.expected(n_cells), mean_only(n_cells)
     constant = models[0].fit
     if n_cells > N_TIME_BINS:
         constant = constant._replace(log_rate=np.zeros(n_cells))
     best = max(m.fit.log_evidence for m in models)
-    for name, lengths, deviations in kernels:
-        for length in lengths:
-            found = constant
-            for deviation in deviations:
-                process = _process(name, length, deviation, n_cells)
-                last, found = found, data.fit(process, level, found.log_rate)
-                models.append(_Model(name, length, deviation, 0.0, 0, process, level, _LOG_KERNEL,
-                                     found))
-                best = max(best, found.log_evidence)
-                if found.log_evidence < min(last.log_evidence, best - _HOPELESS):
-                    break
+    hopeful = [(name, length, deviations, constant) for name, lengths, deviations in kernels
+               for length in lengths]
+    rank = 0
+    while hopeful:
+        processes = [_process(name, length, deviations[rank], n_cells)
+                     for name, length, deviations, _ in hopeful]
+        found = fit_kernels(counts, expected, processes, [last.log_rate for *_, last in hopeful])
+        best = max(best, *(one.log_evidence for one in found))
+        rank += 1
+        still = []
+        for (name, length, deviations, last), process, one in zip(hopeful, processes, found):
+            models.append(_Model(name, length, deviations[rank - 1], 0.0, 0, process, level,
+                                 _LOG_KERNEL, one))
+            falls = one.log_evidence < min(last.log_evidence, best - _HOPELESS)
+            if rank < len(deviations) and not falls:
+                still.append((name, length, deviations, one))
+        hopeful = still
 
 
 def _try_periods(data, models, fine):
@@ -323,14 +339,12 @@ def _try_periods(data, models, fine):
 def _candidates(data):
     """Frequencies (cycles per window) and numbers of harmonics with the greatest power."""
     expected = data.expected(N_FINE_BINS)
-    power = np.fft.rfft(data.fine_counts - expected, N_FINE_BINS * _FINER)
+    power = fft.rfft(data.fine_counts - expected, N_FINE_BINS * _FINER)
     power = (power.real ** 2 + power.imag ** 2) / expected.sum()
-    index = np.arange(int(_LOWEST * _FINER), int(_HIGHEST * _FINER))
-    excess = _LOG_PERIODIC - np.log(index / _FINER)
+    excess = _LOG_PRIOR_OF_TRIALS.copy()
     found = []
     for k in range(1, max(HARMONICS) + 1):
-        inside = np.searchsorted(k * index, len(power))
-        excess[:inside] += power[k * index[:inside]] - 1  # noise alone has a mean power of one
+        add_power(excess, power, _FIRST_TRIAL, k)  # noise alone has a mean power of one
         if k in HARMONICS:
             left = excess.copy()
             left[[0, -1]] = -np.inf
@@ -341,7 +355,7 @@ def _candidates(data):
                 below, peak, above = excess[top - 1:top + 2]
                 bend = below - 2 * peak + above  # the peak of the parabola through three points
                 off = np.clip((below - above) / (2 * bend), -0.5, 0.5) if bend < 0 else 0.0
-                found.append(((index[top] + off) / _FINER, k))
+                found.append(((_FIRST_TRIAL + top + off) / _FINER, k))
                 left[max(0, top - _FINER):top + _FINER + 1] = -np.inf
     return found
 
@@ -351,16 +365,10 @@ def _waves(cycles, n_harmonics, changes, n_cells):
 
     Returns the columns (n_cells, 1 + m) and the relative deviations (m,) of their coefficients.
     """
-    time = (np.arange(n_cells) + 0.5) / n_cells
     order = np.arange(1, n_harmonics + 1)
     order = order[order * cycles < n_cells / 2]
-    angle = 2 * np.pi * cycles * time[:, None] * order
-    waves = np.stack([np.cos(angle), np.sin(angle)], axis=2)
-    slow = np.stack([np.cos(np.pi * j * time) * (np.sqrt(2) if j else 1)
-                     for j in range(changes + 1)], axis=1)
-    matrix = (waves[:, :, :, None] * slow[:, None, None, :]).reshape(n_cells, -1)
     # a cell averages over part of a cycle; sharp profiles need more of the high harmonics
     steepness = 1.0 if n_harmonics < 8 else 0.7
     height = order ** -steepness * np.sinc(order * cycles / n_cells)
     deviation = np.repeat(height, 2)[:, None] * np.exp(-0.25 * np.arange(changes + 1) ** 2)
-    return np.hstack([np.ones((n_cells, 1)), matrix]), deviation.ravel()
+    return columns_of_harmonics(cycles, len(order), changes, n_cells), deviation.ravel()

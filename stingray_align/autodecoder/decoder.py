@@ -22,6 +22,7 @@ from torch import nn
 
 from ..photons import N_CHANNELS, N_TIME_BINS
 from .batch import N_COLOUR_BINS
+from .layers import Linear
 
 __all__ = ["Decoder", "Residual", "Shape"]
 
@@ -36,8 +37,8 @@ class Residual(nn.Module):
     def __init__(self, width):
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.inner = nn.Linear(width, width)
-        self.outer = nn.Linear(width, width)
+        self.inner = Linear(width, width)
+        self.outer = Linear(width, width)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
 
@@ -48,8 +49,10 @@ class Residual(nn.Module):
 class Shape:
     """What the heads say: ``g`` (n, 512), ``s`` (n, 20), ``u`` (n, 128), ``v`` (n, 20).
 
-    ``s`` holds the effective area.
+    ``s`` holds the effective area. ``total`` is what `likelihood.total_log_rate` last found of it.
     """
+
+    total = None
 
     def __init__(self, g, s, u, v):
         self.g, self.s, self.u, self.v = g, s, u, v
@@ -99,9 +102,9 @@ class Decoder(nn.Module):
 
     def __init__(self, n_latent, n_hidden):
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(n_latent, n_hidden), Residual(n_hidden),
+        self.body = nn.Sequential(Linear(n_latent, n_hidden), Residual(n_hidden),
                                   Residual(n_hidden), nn.LayerNorm(n_hidden))
-        self.heads = nn.Linear(n_hidden, sum(HEADS))  # all four as one matrix product
+        self.heads = Linear(n_hidden, sum(HEADS))  # all four as one matrix product
         g, _, u, v = self.heads.weight.detach().split(HEADS)
         for head in (g, u, v):  # start from a constant source whose spectrum does not change
             nn.init.normal_(head, std=0.01)

@@ -126,7 +126,9 @@ def quantiles(inferred, refined, levels):
     seen = inferred.batch.n_photons.double().numpy() + 0.5
     mean = gammaincinv(seen[:, None], levels) / inferred.batch.exposure.double().numpy()[:, None]
     rate = rate_quantiles(inferred.batch, refined, levels, _band_share(inferred, refined))
-    return {"rate": rate.numpy(), "mean_rate": mean} | source_quantiles(refined, levels)
+    return {"rate": rate.numpy(), "mean_rate": mean} | {
+        name: source_quantiles(refined, name, levels)
+        for name in ("hardness", "fractional_variability")}
 
 
 @torch.inference_mode()
@@ -169,13 +171,12 @@ def rate_quantiles(batch, refined, levels, share=1.0, runs=slice(None)):
 
 
 @torch.inference_mode()
-def source_quantiles(refined, levels):
-    """Quantiles of hardness and variability alone, ndarrays of shape (n, n_levels) by name."""
+def source_quantiles(refined, name, levels):
+    """Quantiles of "hardness" or "fractional_variability" alone, ndarray (n, n_levels)."""
     levels = torch.as_tensor(levels, dtype=torch.float32).expand(len(refined.hardness), -1)
-    return {
-        "hardness": hardness_quantiles(refined.hardness, levels).numpy(),
-        "fractional_variability":
-            VARIABILITY.inverse(mixture_quantiles(refined.variability, levels)).numpy()}
+    if name == "hardness":
+        return hardness_quantiles(refined.hardness, levels).numpy()
+    return VARIABILITY.inverse(mixture_quantiles(refined.variability, levels)).numpy()
 
 
 def _band_share(inferred, refined):

@@ -326,7 +326,7 @@ class Embedding(RateEstimate):
         levels = [(1 - level) / 2, 0.5, (1 + level) / 2]
         if self.model.encoder:
             with one_thread():
-                found = source_quantiles(self._refined, levels)[name][0]
+                found = source_quantiles(self._refined, name, levels)[0]
         else:
             found = np.quantile(self._drawn_summaries(300, 0)[name], levels)
         return float(found[1]), float(found[0]), float(found[2])

@@ -25,11 +25,13 @@ import torch
 from torch import nn
 
 from ..photons import N_FINE_BINS, N_TIME_BINS
+from .along import Along
 from .comparing import compared
 from .cox import N_SUMMARY, cox_processes
 from .descriptors import DESCRIPTORS
 from .inference import KERNELS, N_RUNS, compress, run_means
 from .intervals import N_COMPONENTS
+from .layers import Linear
 from .likelihood import total_log_rate
 from .pulsations import pulsations
 from .refinement import SUB, Block
@@ -138,18 +140,18 @@ class _AlongWindow(nn.Module):
 
     def __init__(self, n_local, n_hidden, n_outputs, width=32):
         super().__init__()
-        self.local = nn.Conv1d(n_local, width, 1)
-        self.whole = nn.Sequential(nn.Linear(N_WHOLE, width), nn.GELU(), nn.Linear(width, width))
-        self.hidden = nn.Linear(n_hidden // 2, width)
+        self.local = Along(n_local, width)
+        self.whole = nn.Sequential(Linear(N_WHOLE, width), nn.GELU(), Linear(width, width))
+        self.hidden = Linear(n_hidden // 2, width)
         nn.init.zeros_(self.hidden.weight)
         self.blocks = nn.ModuleList(Block(width, dilation) for dilation in (1, 4))
-        self.outputs = nn.Conv1d(width, n_outputs, 1)
+        self.outputs = Along(width, n_outputs)
         nn.init.normal_(self.outputs.weight, std=1e-3)
         nn.init.zeros_(self.outputs.bias)
 
     def forward(self, local, evidence):
         whole = self.whole(compress(evidence.whole)) + self.hidden(evidence.hidden)
-        x = self.local(local) + whole[:, :, None]
+        x = self.local(local, whole[:, :, None])
         for block in self.blocks:
             x = block(x)
         return self.outputs(nn.functional.gelu(x)).float()

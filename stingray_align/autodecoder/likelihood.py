@@ -78,6 +78,15 @@ def expected_log_likelihood(shape, batch, density, *, first=0, step=1):
 
 def total_log_rate(shape, batch):
     """Log of the rate of source and background over its mean, shape (n, 512)."""
+    # Many corrections of one rate ask for it; where gradients are, each needs its own.
+    if torch.is_inference_mode_enabled():
+        if shape.total is None or shape.total[0] is not batch:
+            shape.total = batch, _total_log_rate(shape, batch)
+        return shape.total[1]
+    return _total_log_rate(shape, batch)
+
+
+def _total_log_rate(shape, batch):
     fraction = batch.background_fraction[:, None]
     return torch.logaddexp(shape.log_relative_rate(batch.exposed) + torch.log1p(-fraction),
                            torch.log(fraction + 1e-30))

@@ -19,9 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .chain import most_probable, posterior_variance, prior_draws, solved
+from .chain import posterior_variance, prior_draws, solved
+from .newton import most_probable
 
-__all__ = ["LEVEL", "Columns", "Fit", "Posterior", "fit", "matern12", "matern32", "mean_only"]
+__all__ = ["LEVEL", "Columns", "Fit", "Posterior", "fit", "fit_kernels", "matern12", "matern32",
+           "mean_only"]
 
 #: Standard deviation of the log of the level that a process varies about.
 LEVEL = 2.0
@@ -86,8 +88,27 @@ def fit(counts, expected, process, columns, start=None):
     Fit
         The evidence is relative to that of the photons under the constant rate.
     """
-    return Fit(*most_probable(counts, expected, _NO_PROCESS if process is None else process,
-                              *columns, np.zeros(len(counts)) if start is None else start))
+    process = _NO_PROCESS if process is None else process
+    start = np.zeros(len(counts)) if start is None else start
+    log_rate, log_evidence = most_probable(counts, expected, process[None], *columns, start[None])
+    return Fit(log_rate[0], log_evidence[0])
+
+
+def fit_kernels(counts, expected, processes, starts):
+    """The same for several processes, each about an unknown level, in a fraction of the time.
+
+    Parameters
+    ----------
+    counts, expected : ndarray, shape (n_cells,)
+    processes : sequence of ndarray
+    starts : sequence of ndarray, shape (n_cells,)
+
+    Returns
+    -------
+    list of Fit
+    """
+    return list(map(Fit, *most_probable(counts, expected, np.array(processes),
+                                        *mean_only(len(counts)), np.array(starts))))
 
 
 class Posterior:

@@ -19,6 +19,7 @@ from .descriptors import N_DESCRIPTORS, descriptors
 from .draws import drawn_log_rates, quantiles
 from .experts import Experts, gather_evidence, split
 from .inference import FirstPass, LocalMixture, Smoothed, smoothed
+from .layers import Linear
 from .pulsations import pulsations
 from .refinement import SUB, Refined, Refinement, Spread
 from .spectrum import spectrum_with_rate
@@ -221,9 +222,9 @@ class PoissonAutodecoder:
             raise ModelFileError(f"{path} does not hold the model that its header promises; make "
                                  "it again with PoissonAutodecoder.save") from error
         model.networks_.eval()
-        for parameter in model.networks_.parameters():
-            if parameter.dim() == 2:  # as laid out in memory, matrix products are fastest
-                parameter.data = parameter.data.t().contiguous().t()
+        for layer in model.networks_.modules():
+            if isinstance(layer, Linear):
+                layer.settle()
         return model
 
     @classmethod
@@ -272,8 +273,7 @@ class PoissonAutodecoder:
                             0.0)
         latent, hidden, raw = self.networks_["first_pass"](batch, curves)
         decoded = self.networks_["decoder"](latent, batch.log_area)
-        log_rate = decoded.log_relative_rate(batch.exposed)
-        offset = self.networks_["mixture"](log_rate, hidden, curves) - log_rate
+        offset = self.networks_["mixture"].offset(decoded, batch.exposed, hidden, curves)
         return Inferred(batch, curves, latent, hidden, descriptors(raw), decoded,
                         decoded.moved(offset), offset)
 

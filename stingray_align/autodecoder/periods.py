@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft
 
 from ..photons import N_FINE_BINS, N_TIME_BINS
-from ._compiled import compiled
+from ._compiled import compiled, highest, where_highest
 from .counting import count_fine
 
 __all__ = ["N_OCTAVES", "N_PHASES", "Fast", "Slow", "fast_search", "folded", "slow_search"]
@@ -69,21 +69,18 @@ def slow_search(wave, n_photons):
     de Jager, Raubenheimer & Swanepoel 1989, A&A 221, 180 (H test); Buccheri et al. 1983, A&A 128,
     245 (Z²).
     """
-    trials = np.empty((len(wave), N_TRIALS + 1), dtype=np.float32)
-    _write_h(wave, n_photons, trials)
-    at = trials[:, 1:].argmax(axis=1) + 1
-    strength = np.take_along_axis(trials, at[:, None], axis=1)[:, 0]
-    for row, k in zip(trials, at):
-        row[max(0, k - 2 * OVERSAMPLING + 1):k + 2 * OVERSAMPLING] = 0
-    return Slow((at / OVERSAMPLING).astype(np.float32), strength, trials.max(axis=1))
+    found = Slow(*np.empty((3, len(wave)), dtype=np.float32))
+    _strongest_h(wave, n_photons, *found)
+    return found
 
 
 @compiled
-def _write_h(wave, n_photons, trials):
-    """Write H of every trial frequency from 0 on."""
+def _strongest_h(wave, n_photons, frequency, strength, other):
+    """Write what `Slow` holds."""
     power = np.empty(N_TRIALS + 1, dtype=np.float32)
+    best = np.empty_like(power)  # parts of one array would make the loops slow
     for i in range(len(wave)):
-        norm, best = 2 / max(n_photons[i], np.float32(1)), trials[i]
+        norm = 2 / max(n_photons[i], np.float32(1))
         for k in range(N_TRIALS + 1):
             power[k] = best[k] = norm * (wave[i, k].real**2 + wave[i, k].imag**2)
         # Harmonics weigh a little less, lest a sinusoid be taken for a harmonic of half its
@@ -94,7 +91,13 @@ def _write_h(wave, n_photons, trials):
             if k <= N_TRIALS // 4:
                 four = two + np.float32(0.8) * power[3 * k] + np.float32(0.7) * power[4 * k]
                 best[k] = max(best[k], four - 12)
-        best[:OVERSAMPLING + 1] = 0  # a single cycle or less is a trend
+        for k in range(OVERSAMPLING + 1):  # a single cycle or less is a trend
+            best[k] = 0
+        at = 1 + where_highest(best[1:])
+        frequency[i], strength[i] = np.float32(at) / OVERSAMPLING, best[at]
+        for k in range(max(0, at - 2 * OVERSAMPLING + 1), min(at + 2 * OVERSAMPLING, len(best))):
+            best[k] = 0
+        other[i] = highest(best)
 
 
 def fast_search(photons, expected):
@@ -115,18 +118,15 @@ def fast_search(photons, expected):
     ----------
     Leahy et al. 1983, ApJ 266, 160.
     """
-    parts = []
-    for first in range(0, len(photons), SOURCES_AT_ONCE):
-        mean = expected[first:first + SOURCES_AT_ONCE]
+    n = len(photons)
+    found = Fast(*np.empty((2, n), dtype=np.float32), np.empty((n, N_OCTAVES), dtype=np.float32))
+    for first in range(0, n, SOURCES_AT_ONCE):
+        some = slice(first, first + SOURCES_AT_ONCE)
         excess = count_fine(photons.offsets[first:first + SOURCES_AT_ONCE + 1], photons.phase)
-        _take_off(mean, excess)
-        power = np.empty((len(excess), N_FINE_BINS // 2 + 1), dtype=np.float32)
-        octaves = np.empty((len(excess), N_OCTAVES), dtype=np.float32)
-        _write_powers(fft.rfft(excess, overwrite_x=True), mean.sum(axis=1), power, octaves)
-        at = power[:, FASTEST_SLOW:].argmax(axis=1)[:, None] + FASTEST_SLOW
-        highest = np.take_along_axis(power, at, axis=1)
-        parts.append((at[:, 0].astype(np.float32), highest[:, 0], octaves))
-    return Fast(*parts[0]) if len(parts) == 1 else Fast(*map(np.concatenate, zip(*parts)))
+        _take_off(expected[some], excess)
+        _strongest_power(fft.rfft(excess, overwrite_x=True), expected[some],
+                         *(x[some] for x in found))
+    return found
 
 
 @compiled
@@ -140,12 +140,15 @@ def _take_off(expected, counts):
 
 
 @compiled
-def _write_powers(wave, n_photons, power, octaves):
-    """Write the power at each frequency from 0 on, and its means over octaves."""
+def _strongest_power(wave, expected, frequency, power, octaves):
+    """Write what `Fast` holds."""
+    here = np.empty(wave.shape[1], dtype=np.float32)
     for i in range(len(wave)):
-        norm, here = 2 / max(n_photons[i], np.float32(1)), power[i]
+        norm = 2 / max(expected[i].sum(), np.float32(1))
         for k in range(len(here)):
             here[k] = norm * (wave[i, k].real**2 + wave[i, k].imag**2)
+        at = FASTEST_SLOW + where_highest(here[FASTEST_SLOW:])
+        frequency[i], power[i] = at, here[at]
         for octave in range(N_OCTAVES):
             first, last = 2**octave, 2**(octave + 1)
             if octave == N_OCTAVES - 1:

@@ -18,6 +18,7 @@ import math
 from functools import cache
 
 import torch
+from scipy import fft
 
 from ..photons import N_FINE_BINS, N_TIME_BINS
 from .likelihood import total_log_rate
@@ -91,7 +92,8 @@ def pulsed(counts, expected):
         Factor on the rate, of mean one; one throughout where nothing pulsates.
     """
     total = expected.sum(dim=1, keepdim=True).clamp(min=1)
-    wave = torch.fft.rfft(counts - expected, n=STEPS * N_FINE_BINS, dim=1)[:, :-1]
+    wave = fft.rfft((counts - expected).cpu().numpy(), n=STEPS * N_FINE_BINS)[:, :-1]
+    wave = torch.as_tensor(wave, device=counts.device)
     power = (wave.real**2 + wave.imag**2) / total
     surplus = torch.relu(power - 2)  # a harmonic that is hardly there adds nothing
     rough = power[:, LOWEST:HIGHEST + 1] + _log_prior()

@@ -25,12 +25,14 @@ import torch
 from torch import nn
 
 from ..photons import N_CHANNELS, N_FINE_BINS, N_TIME_BINS
+from .along import Along
 from .batch import N_COLOUR_BINS
 from .decoder import Residual, Shape
 from .folding import FOLDS, folded
 from .inference import (HARD_FROM, KERNELS, N_RUNS, RUN, SOFT_BELOW, compress, mixed, pooled,
                         run_means)
 from .intervals import N_COMPONENTS
+from .layers import Linear
 from .likelihood import log_density, total_log_rate
 
 __all__ = ["Block", "Posterior", "Refined", "Refinement", "SUB", "Spread"]
@@ -97,8 +99,8 @@ class Block(nn.Module):
 
     def __init__(self, width, dilation):
         super().__init__()
-        self.along = nn.Conv1d(width, width, 5, padding=2 * dilation, dilation=dilation)
-        self.across = nn.Conv1d(width, width, 1)
+        self.along = Along(width, width, 5, dilation)
+        self.across = Along(width, width)
         nn.init.zeros_(self.across.weight)
         nn.init.zeros_(self.across.bias)
 
@@ -115,9 +117,9 @@ class SubBins(nn.Module):
 
     def __init__(self, width=64):
         super().__init__()
-        self.inner = nn.Linear(3 * SUB + 6, width)
-        self.middle = nn.Linear(width, width)
-        self.outer = nn.Linear(width, SUB)
+        self.inner = Linear(3 * SUB + 6, width)
+        self.middle = Linear(width, width)
+        self.outer = Linear(width, SUB)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
 
@@ -161,25 +163,25 @@ class Refinement(nn.Module):
         super().__init__()
         n_step = n_hidden // 2
         n_scores = 256 + 64 + 2 * N_CHANNELS + n_latent + 1
-        self.step = nn.Sequential(nn.Linear(n_scores + n_hidden, n_step), Residual(n_step),
+        self.step = nn.Sequential(Linear(n_scores + n_hidden, n_step), Residual(n_step),
                                   nn.LayerNorm(n_step))
-        self.step_latent = nn.Linear(n_step, n_latent)
+        self.step_latent = Linear(n_step, n_latent)
         nn.init.zeros_(self.step_latent.weight)
         nn.init.zeros_(self.step_latent.bias)
 
         n_local = 2 * len(KERNELS) + FOLDS + 4 * RUN + 2
-        self.local = nn.Conv1d(n_local, width, 1)
-        self.whole = nn.Linear(n_step + len(KERNELS) + 4, width)
+        self.local = Along(n_local, width)
+        self.whole = Linear(n_step + len(KERNELS) + 4, width)
         self.blocks = nn.ModuleList(Block(width, dilation) for dilation in (1, 2, 4, 8))
-        self.spread_out = nn.Linear(2 * width, width)
+        self.spread_out = Linear(2 * width, width)
         nn.init.zeros_(self.spread_out.weight)
-        self.weights = nn.Conv1d(width, N_CURVES + 1, 1)
-        self.correction = nn.Conv1d(width, RUN, 1)
+        self.weights = Along(width, N_CURVES + 1)
+        self.correction = Along(width, RUN)
         self.sub_bins = SubBins()
 
-        self.log_rate_intervals = nn.Conv1d(width, 3 * N_COMPONENTS, 1)
-        self.known = nn.Sequential(nn.Linear(n_step + 2 * width + N_CHANNELS, n_step), nn.GELU())
-        self.scalars = nn.Linear(n_step, 2 * 3 * N_COMPONENTS)
+        self.log_rate_intervals = Along(width, 3 * N_COMPONENTS)
+        self.known = nn.Sequential(Linear(n_step + 2 * width + N_CHANNELS, n_step), nn.GELU())
+        self.scalars = Linear(n_step, 2 * 3 * N_COMPONENTS)
         for head in (self.correction, self.log_rate_intervals, self.scalars):
             nn.init.normal_(head.weight, std=1e-3)
             nn.init.zeros_(head.bias)
@@ -208,10 +210,10 @@ class Refinement(nn.Module):
         decoded = decoder(latent, batch.log_area)
 
         folds = folded(batch.per_bin, batch.exposed)
-        x = self.local(_local_features(batch, curves, folds, decoded))
         whole = torch.cat([known, compress(curves.scores), torch.log1p(folds.power),
                            torch.log(folds.frequency)], dim=1)
-        x = x + self.whole(whole)[:, :, None]
+        x = self.local(_local_features(batch, curves, folds, decoded),
+                       self.whole(whole)[:, :, None])
         for k, block in enumerate(self.blocks):
             x = block(x)
             if k == 1:
@@ -245,9 +247,9 @@ class Spread(nn.Module):
         super().__init__()
         n_step = n_hidden // 2
         self.n_latent, self.n_rank = n_latent, n_rank
-        self.inner = nn.Sequential(nn.Linear(n_step + n_latent + 1, n_step), nn.GELU())
-        self.scale = nn.Linear(n_step, n_latent)
-        self.factor = nn.Linear(n_step, n_latent * n_rank)
+        self.inner = nn.Sequential(Linear(n_step + n_latent + 1, n_step), nn.GELU())
+        self.scale = Linear(n_step, n_latent)
+        self.factor = Linear(n_step, n_latent * n_rank)
         nn.init.normal_(self.factor.weight, std=0.003)
         nn.init.constant_(self.scale.bias, -1.0)
 

@@ -23,9 +23,11 @@ import numpy as np
 import torch
 
 from ..photons import N_TIME_BINS
+from ._compiled import compiled
 from .excess import excess, under_kernel
 from .inference import KERNELS
 from .likelihood import total_log_rate
+from .triangular import cholesky, solve_lower, solve_lower_transposed
 
 __all__ = ["corrected_rate", "scaled_fine", "scaled_rate"]
 
@@ -54,13 +56,38 @@ def _expected(log_rate, batch):
 
 def _factors(counts, expected, bands):
     """Factors (n, n_bands) on bands (n, n_bands, n_bins) of the log-rate."""
-    bands = bands - (bands * expected[:, None]).sum(dim=2, keepdim=True) / expected.sum(
-        dim=1)[:, None, None].clamp(min=1e-9)
-    gradient = (bands * (counts - expected)[:, None]).sum(dim=2)
-    weighted = bands * expected[:, None]
-    information = weighted @ bands.transpose(1, 2) + torch.eye(bands.shape[1]) / TAU**2
-    step = torch.linalg.solve(information, gradient)
-    return (1 + step).clamp(0, LARGEST)
+    found = _newton_step(*(x.cpu().numpy() for x in (counts, expected, bands)))
+    return torch.as_tensor(1 + found, dtype=bands.dtype, device=bands.device).clamp(0, LARGEST)
+
+
+@compiled
+def _newton_step(counts, expected, bands):
+    """One step from factors of one, with the curvature there and that of the prior."""
+    n, n_bands, n_bins = bands.shape
+    steps, centred = np.empty((n, n_bands)), np.empty((n_bands, n_bins))
+    for i in range(n):
+        gradient, information = np.zeros((n_bands, 1)), np.zeros((n_bands, n_bands))
+        whole = 0.0
+        for j in range(n_bins):
+            whole += expected[i, j]
+        for k in range(n_bands):
+            mean = 0.0
+            for j in range(n_bins):
+                mean += bands[i, k, j] * expected[i, j]
+            mean /= max(whole, 1e-9)
+            for j in range(n_bins):
+                centred[k, j] = bands[i, k, j] - mean
+                gradient[k, 0] += centred[k, j] * (counts[i, j] - expected[i, j])
+            for other in range(k + 1):
+                for j in range(n_bins):
+                    information[k, other] += centred[k, j] * expected[i, j] * centred[other, j]
+            information[k, k] += 1 / TAU**2
+        cholesky(information)
+        solve_lower(information, gradient)
+        solve_lower_transposed(information, gradient)
+        for k in range(n_bands):
+            steps[i, k] = gradient[k, 0]
+    return steps
 
 
 def scaled_rate(shape, batch):
