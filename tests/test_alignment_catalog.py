@@ -158,7 +158,7 @@ def test_what_was_understood_is_told(catalogue):
     assert answer.meta["query"] == "a polar"
     assert answer.meta["understood"] == understood.note
     assert understood.slots["class"] == "polar"
-    same = catalogue.query(Summary(understood.text, understood.slots, {}), k=30)
+    same = catalogue.query(understood.summary, k=30)
     assert answer["name"].tolist() == same["name"].tolist()
 
 
@@ -322,7 +322,7 @@ def test_novelty_is_uniform_for_ordinary_sources_and_small_for_strange_ones(alig
                   for row, counts in zip(events, table["counts"])])
     assert p.min() > 0 and p.max() <= 1
     for level in (0.1, 0.3, 0.5):
-        assert (p < level).mean() == pytest.approx(level, abs=0.08)
+        assert (p < level).mean() == pytest.approx(level, abs=0.1)
     distances = 1 - catalogue.source_vectors.astype(float) @ -catalogue.source_vectors.mean(axis=0)
     strange = -catalogue.source_vectors[[distances.argmax()]].astype(np.float32)
     p_value, distance, n_peers = catalogue.novelty(strange, 50)

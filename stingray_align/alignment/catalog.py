@@ -499,8 +499,8 @@ class AlignedCatalog:
         from ..text.encoder import text_vectors
         from ..text.glossary import understand
 
-        text = what.text if isinstance(what, Summary) else what
-        if not text.strip():
+        text, facts = (what.text, what.slots) if isinstance(what, Summary) else (what, {})
+        if not text.strip() and not facts:
             raise ValueError("the question is empty: say what kind of source you look for")
         meta = {}
         if not isinstance(what, Summary):

@@ -331,5 +331,6 @@ def text_vectors(items, encoder):
     texts = [item.text if isinstance(item, Summary) else item for item in items]
     told = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
     prose = np.zeros((len(items), encoder.dim), np.float32)
-    prose[told] = encoder.encode([texts[i] for i in told])
+    if told:
+        prose[told] = encoder.encode([texts[i] for i in told])
     return np.concatenate([prose, slots], axis=1)
