@@ -27,7 +27,7 @@ __all__ = ["RUNS", "run_all"]
 RUNS = {
     "reconstruction-bright": (["reconstruction"], 60),
     # Few photons say little each: more sources, for errors as small as those of bright ones.
-    "reconstruction-csc": (["reconstruction", "--counts", "csc", "--sources", "6000"], 60),
+    "reconstruction-csc": (["reconstruction", "--counts", "csc", "--sources", "10000"], 60),
     "calibration": (["calibration"], 60),
     "challenge-bright": (["reconstruction", "--challenge", "--sources", "1000"], 40),
     "challenge-csc": (["reconstruction", "--challenge", "--counts", "csc", "--sources", "1000"],

@@ -61,11 +61,11 @@ def plot_reconstruction(result):
     everyone = [*result.names, *result.rivals][:len(_COLOURS)]
     figure, axes = _figure((_TWO, max(3.2, 1.1 + 0.21 * len(shapes))), 1, 2,
                            width_ratios=(1, 1.15))
-    where = [np.median([int(n) for n in label.split("-")]) for label in photons["photons"]]
+    where = [np.median(result.counts[mask]) for _, mask in result._deciles()]
     for k, name in enumerate(everyone):
         axes[0].errorbar(np.array(where) * 1.02 ** (k - len(everyone) / 2),
                          *_errors_of(photons, name), **_style(k), label=name)
-    axes[0].set(xscale="log", xlabel="photons (centre of the decile)",
+    axes[0].set(xscale="log", xlabel="photons (median of the decile)",
                 ylabel="fraction of the oracle gain")
     _plain_ticks(axes[0])
     axes[0].set_ylim(max(axes[0].get_ylim()[0], -0.5), 1.05)
