@@ -335,13 +335,13 @@ def domain_sense(catalogue):
 
     encoder, project = TextEncoder(), catalogue.aligner.transform_texts
     texts = [sentence["text"] for sentence in sa.evaluate.domain_sentences()]
-    rewritten = [understand(text, encoder=encoder).summary for text in texts]
-    bare, facts = text_vectors(texts, encoder), text_vectors(rewritten, encoder)
+    found = [understand(text, encoder=encoder) for text in texts]
+    bare = text_vectors(texts, encoder)
     return {"domain sense": sa.evaluate.domain_sense({
         "encoder": bare[:, :encoder.dim],
-        "encoder, rewritten": facts[:, :encoder.dim],
+        "encoder, rewritten": encoder.encode([one.text for one in found]),
         "aligned": project(bare),
-        "aligned, rewritten": project(facts)})}
+        "aligned, facts": project(text_vectors([one.summary for one in found], encoder))})}
 
 
 #: Name on the command line to function.

@@ -173,14 +173,14 @@ def test_the_benchmark_of_questions_asks_the_language_model(words, capsys, tmp_p
     assert "failed on 1 of them" in printed
     table = Table.read(tmp_path / "t.ecsv")
     recall = {row["asked"]: row["Recall@10"] for row in table if row["part"] == "held-out"}
-    assert recall["language model"] > recall["as asked"] + 0.2, recall
+    assert recall["language model"] > recall["as asked"] + 0.05, recall
 
 
 def test_benchmarks_of_texts(words, capsys, tmp_path):
     table = tmp_path / "sense.ecsv"
     assert main(["benchmark", "domain-sense", "-o", str(table)]) == 0
     printed = capsys.readouterr().out
-    assert "aligned, rewritten" in printed and "112 of kind jargon" in printed and table.is_file()
+    assert "aligned, facts" in printed and "112 of kind jargon" in printed and table.is_file()
     assert main(["benchmark", "leakage", "--sources", "30"]) == 0
     printed = capsys.readouterr().out
     assert "R2 photon_index" in printed and "Recall@1 %" in printed
