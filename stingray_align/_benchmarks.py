@@ -133,33 +133,43 @@ def _retrieval_methods(model, aligner, events, texts, groups, truth):
 
 def regression(model, catalogue, options):
     """Physical parameters from events, text, and the shared space, before and after alignment."""
-    from .text import TextEncoder, text_vectors
-
     population = options.population("csc")
-    vectors = _event_vectors(population, model)
-    texts = text_vectors(population.summaries, TextEncoder())
-    shared = [catalogue.aligner.transform_events(vectors), catalogue.aligner.transform_texts(texts)]
-    features = {
-        "events": vectors,
-        "catalogue features": _feature_sets(vectors, model)["catalogue features"],
-        "text": texts, "both": np.hstack([vectors, texts]), "shared": np.hstack(shared),
-        "shared, events only": shared[0]}
-    targets = _targets(population)
     results = {
         "regression": sa.evaluate.regression(
-            features, targets, counts=_counts(population), n_splits=4,
+            *_known_by(population, model, catalogue), counts=_counts(population), n_splits=4,
             choices={"one modality": ("events", "text"),
                      "aligned": ("events", "text", "shared", "shared, events only"),
                      "aligned, no text": ("events", "shared, events only")},
             gains=(("aligned", "one modality"), ("shared", "one modality"),
                    ("both", "one modality"), ("aligned, no text", "events"),
                    ("shared, events only", "events")))}
-    if options.n_sources >= _FEWEST_FOR_LABELS:
-        results["number of labels"] = sa.evaluate.label_curve(features, targets)
+    n_labelled = round(_LABELLED * options.n_sources)
+    if n_labelled >= _FEWEST_FOR_LABELS:
+        labelled = sa.datasets.simulate_population(n_labelled, options.seed + 1,
+                                                   counts=options.counts or "csc")
+        results["number of labels"] = sa.evaluate.label_curve(
+            *_known_by(labelled, model, catalogue))
     return results
 
 
+#: Sources for the curve by number of labels over those of the regression: of 2,000 too few are
+#: left to learn from 5,000.
+_LABELLED = 4.5
 _FEWEST_FOR_LABELS = 180  # three quarters are learned from, and not every parameter is known
+
+
+def _known_by(population, model, catalogue):
+    """Feature sets of a population, and the parameters to predict."""
+    from .text import TextEncoder, text_vectors
+
+    vectors = _event_vectors(population, model)
+    texts = text_vectors(population.summaries, TextEncoder())
+    shared = [catalogue.aligner.transform_events(vectors), catalogue.aligner.transform_texts(texts)]
+    return {
+        "events": vectors,
+        "catalogue features": _feature_sets(vectors, model)["catalogue features"],
+        "text": texts, "both": np.hstack([vectors, texts]), "shared": np.hstack(shared),
+        "shared, events only": shared[0]}, _targets(population)
 
 
 def _targets(population):
