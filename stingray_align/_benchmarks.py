@@ -89,8 +89,8 @@ def retrieval(model, catalogue, options):
                     for name, project in methods.items()})
         shown = "as in the Chandra Source Catalog" if counts == "csc" else "log-uniform, 20 to 3000"
         reports[f"photons {shown}"] = sa.evaluate.RetrievalReport(
-            f"Retrieval among {options.n_sources} held-out sources by the catalogue's aligner, and by "
-            f"methods trained on {options.n_pairs} sources",
+            f"Retrieval among {options.n_sources} held-out sources by the catalogue's aligner, and "
+            f"by methods trained on {options.n_pairs} sources",
             kinds, ceiling="ceiling", beside="catalogue features", equal="aligner, same pairs")
     return reports
 
