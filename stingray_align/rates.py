@@ -268,7 +268,7 @@ class RateEstimate:
         order = np.argsort(time)
         # Canonical names carry the mission's own: the embedding of a draw is not a new domain.
         return EventList(time[order], energy=energy[order], gti=self.gti,
-                         instr=self.photons.instrument[0] or None)
+                         instr=str(self.photons.instrument[0]) or None)
 
     def plot(self, ax=None, *, n_bins=None):
         """Plot the binned photons with the estimated rate and its 68 % interval.

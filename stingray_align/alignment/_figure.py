@@ -79,9 +79,11 @@ def _spectrum(ax, embedding):
     low, high = _poisson_errors(counts)
     seen = counts > 0
     xerr = np.array([centre - CHANNEL_EDGES[:-1], CHANNEL_EDGES[1:] - centre])
-    ax.errorbar(centre[seen], (counts / width)[seen], xerr=xerr[:, seen],
-                yerr=((low / width)[seen], (high / width)[seen]), fmt="o", color=_DATA, ms=3,
-                lw=1, zorder=3, label="photons")
+    yerr = np.array([low, high]) / width
+    # As lists, since matplotlib takes an array of one entry for a number, of which numpy < 2.4 warns.
+    ax.errorbar(centre[seen], (counts / width)[seen], xerr=xerr[:, seen].tolist(),
+                yerr=yerr[:, seen].tolist(), fmt="o", color=_DATA, ms=3, lw=1, zorder=3,
+                label="photons")
     if not seen.all():
         ax.scatter(centre[~seen], (high / width)[~seen], marker="v", s=14, facecolors="none",
                    edgecolors=_DATA, lw=0.8, zorder=3, label="no photons: 84 % limit")

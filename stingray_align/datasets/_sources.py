@@ -158,7 +158,7 @@ class SimulatedSources:
         from ..instruments import INSTRUMENTS
 
         mine = slice(self._offsets[i], self._offsets[i + 1])
-        name = self.truth["instrument"][i]
+        name = str(self.truth["instrument"][i])
         instrument = INSTRUMENTS[name]
         start = self.photons.start[i]
         time = _to_frames(self._time[mine], instrument.frame_time, self._gti[i])

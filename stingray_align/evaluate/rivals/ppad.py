@@ -308,7 +308,7 @@ class Ppad:
         for first in range(0, len(photons), CHUNK):
             latents = self.latents(photons[first:first + CHUNK])
             with torch.no_grad():
-                rates[first:first + CHUNK] = self.field_(latents).exp()
+                rates[first:first + CHUNK] = self.field_(latents).exp().numpy()
         return rates / photons.duration[:, None, None]
 
     def band_rates(self, photons):
