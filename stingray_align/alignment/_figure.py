@@ -80,7 +80,7 @@ def _spectrum(ax, embedding):
     seen = counts > 0
     xerr = np.array([centre - CHANNEL_EDGES[:-1], CHANNEL_EDGES[1:] - centre])
     yerr = np.array([low, high]) / width
-    # As lists, since matplotlib takes an array of one entry for a number, of which numpy < 2.4 warns.
+    # As lists: matplotlib takes an array of one entry for a number, of which old numpy warns.
     ax.errorbar(centre[seen], (counts / width)[seen], xerr=xerr[:, seen].tolist(),
                 yerr=yerr[:, seen].tolist(), fmt="o", color=_DATA, ms=3, lw=1, zorder=3,
                 label="photons")
