@@ -118,6 +118,13 @@ def test_nothing_understood():
     assert found.note == "taken word for word"
 
 
+def test_a_question_is_asked_by_its_facts_or_else_by_its_words():
+    eclipses, nothing = understand("eclipses"), understand("qwertz")
+    assert (eclipses.summary.text, eclipses.summary.slots) == ("", eclipses.slots)
+    assert eclipses.slots["eclipsing"] is True
+    assert (nothing.summary.text, nothing.summary.slots) == (nothing.text, {})
+
+
 def test_unknown_words_need_an_encoder():
     class Near:  # every text is the same to it
         def encode(self, texts):

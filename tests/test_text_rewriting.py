@@ -38,6 +38,7 @@ def test_a_good_answer_is_taken():
     found = understand(QUERY, llm=chat)
     assert found.query == QUERY and found.text == GOOD["text"]
     assert found.slots == {"class": "magnetar with bursts", "flaring": True, "period": 5.0}
+    assert (found.summary.text, found.summary.slots) == (GOOD["text"], found.slots)
     assert list(found.classes) == ["magnetar with bursts", "gamma-ray pulsar"]
     for words in ("magnetar with bursts (80%)", "period 5 s", "flaring", "rewritten by tiny-chat"):
         assert words in found.note
@@ -173,7 +174,7 @@ def test_the_benchmark_of_questions_asks_the_language_model(words, capsys, tmp_p
     assert "failed on 1 of them" in printed
     table = Table.read(tmp_path / "t.ecsv")
     recall = {row["asked"]: row["Recall@10"] for row in table if row["part"] == "held-out"}
-    assert recall["language model"] > recall["as asked"] + 0.05, recall
+    assert recall["language model"] > recall["as asked"] + 0.5, recall
 
 
 def test_benchmarks_of_texts(words, capsys, tmp_path):

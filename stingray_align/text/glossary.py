@@ -51,6 +51,9 @@ class Understood:
         What was asked.
     text : str
         The query in the catalogue's wording.
+    prose : str
+        What is encoded of it: all that a language model wrote, but of the glossary's text nothing
+        where there are facts, since a question is worded unlike any summary.
     slots : dict
         Facts read from the query and implied by it, see `stingray_align.text.slots`.
     classes : dict
@@ -61,18 +64,15 @@ class Understood:
 
     query: str
     text: str
+    prose: str
     slots: dict = field(default_factory=dict)
     classes: dict = field(default_factory=dict)
     notes: tuple = ()
 
     @property
     def summary(self):
-        """What to search with, a `Summary`: the facts, or the text if there are none.
-
-        A question is worded unlike any summary, and where its facts are known the wording only
-        adds noise.
-        """
-        return Summary("" if self.slots else self.text, self.slots)
+        """What to search with: prose and facts as a `Summary`."""
+        return Summary(self.prose, self.slots)
 
     @property
     def note(self):
@@ -145,7 +145,7 @@ def _by_language_model(query, glossary, llm):
     notes += [name if slots[name] else f"not {name}" for name in FLAG_SLOTS if name in slots]
     if classes and max(classes.values()) >= _SURE:
         slots["class"] = max(classes, key=classes.get)
-    return Understood(query, text, slots, classes, (*notes, f"rewritten by {model}"))
+    return Understood(query, text, text, slots, classes, (*notes, f"rewritten by {model}"))
 
 
 def _by_glossary(query, glossary, encoder):
@@ -173,8 +173,8 @@ def _by_glossary(query, glossary, encoder):
                       for name in ([best] if sure else classes)]
     # a bound stands in the query itself; the number it was turned into would say too much
     sentences.append(phrase_slots({k: v for k, v in said.items() if k not in bounds}))
-    return Understood(query, " ".join(s for s in sentences if s), clean_slots(slots), classes,
-                      tuple(notes))
+    text, slots = " ".join(s for s in sentences if s), clean_slots(slots)
+    return Understood(query, text, "" if slots else text, slots, classes, tuple(notes))
 
 
 # --- the glossary -------------------------------------------------------------------------------
