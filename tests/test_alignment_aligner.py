@@ -304,7 +304,7 @@ def test_damaged_and_foreign_files(fitted, tmp_path):
     bad = tmp_path / "bad.safetensors"
     for content, message in [
         (data[:-50], "not a readable"), (b"", "not a readable"), (b"\0" * 64, "not a readable"),
-        (data.replace(b'"version":"2"', b'"version":"7"'), "version '7'"),
+        (data.replace(b'"version":"3"', b'"version":"7"'), "version '7'"),
         (data.replace(b"stingray-align aligner", b"stingray-align nothing"), "not a stingray"),
         (data.replace(b"event_centre", b"event_center"), "complete aligner"),
         (data.replace(b"n_shared", b"n_shaerd"), "complete aligner"),

@@ -12,19 +12,20 @@ from sklearn.base import BaseEstimator
 
 from .._files import BUNDLED, read_tensors, write_tensors
 from ..errors import MissingModelError, ModelFileError
-from ..text.slots import N_SLOTS, slot_names
+from ..text.slots import N_SLOTS, NUMBER_SLOTS, slot_names
 from .fitting import Batches, Fit, Pairs, Sizes, identity_of, sizes_for
-from .heads import Head, TextHead
+from .heads import EventHead, Head, TextHead
 from .losses import LOSSES, ContrastiveLoss
 
 __all__ = ["Aligner"]
 
-_KIND, _VERSION = "aligner", 2
+_KIND, _VERSION = "aligner", 3
 _CLIP = 6.0  # robust standard deviations; no single entry may dominate a vector
 _TEXT_DROPOUT = 0.5  # wording is learned by heart sooner than photons are
 _LEAST_KEPT = 0.4  # share of the slots that most texts keep, unless they lose them all
 _QUESTIONS = 0.5  # share of texts without prose that state few facts
 _VALIDATION_ROWS = 1024  # more would make each check slower, not better
+_BINS = 8  # of each event feature; twice as many find no more
 _CHUNK = 8192  # rows per forward pass outside training
 
 
@@ -87,17 +88,19 @@ class Aligner(BaseEstimator):
     -----
     Sizes that are not given follow from the number of groups outside the validation set. Below
     4,000: width 256, dropout 0.5, batches of 256 pairs and 15 steps times the square root of the
-    number, at least 600. Above: 512, 0.3, 512, and 40 steps.
+    number, at least 600. Above: 512, 0.3, 512, and 40 steps, or a sixth of the number of groups if
+    that is more.
 
     Training ends when a third of the steps has brought no better score on the validation set.
 
     Event vectors are standardised by median and the 16-84 % range of the training rows and clipped
     at 6, so outliers cannot explode; text vectors by mean and a common standard deviation, slots
-    not at all.
+    not at all. Event features and numbers among the slots are encoded piecewise linearly, too.
 
     References
     ----------
-    Radford et al. 2021, arXiv:2103.00020; Khosla et al. 2020, arXiv:2004.11362.
+    Radford et al. 2021, arXiv:2103.00020; Khosla et al. 2020, arXiv:2004.11362; Gorishniy et al.
+    2022, arXiv:2203.05556.
 
     Examples
     --------
@@ -205,13 +208,13 @@ class Aligner(BaseEstimator):
         self.n_events_in_, self.n_texts_in_ = events.shape[1], texts.shape[1]
         self.feature_names_ = None if feature_names is None else tuple(map(str, feature_names))
         self.text_model_ = None if text_model is None else str(text_model)
-        self._standardise(events[~is_valid], texts[~is_valid])
+        edges = self._standardise(events[~is_valid], texts[~is_valid])
         data = Pairs(self._scale_events(events), self._scale_texts(texts), groups)
         # torch draws initial weights from its global generator: seed it inside a fork and leave
         # the caller's state as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self._event_head, self._text_head = self._make_heads()
+            self._event_head, self._text_head = self._make_heads(edges)
         self._train(data, np.flatnonzero(~is_valid), np.flatnonzero(is_valid), rng, checkpoint)
         return self
 
@@ -231,7 +234,9 @@ class Aligner(BaseEstimator):
             )
 
     def _standardise(self, events, texts):
-        low, centre, high = np.percentile(events, [16, 50, 84], axis=0)
+        """Fix the scales of all entries; return edges that share out those of the events evenly."""
+        low, centre, high, *edges = np.percentile(
+            events, [16, 50, 84, *np.linspace(0, 100, _BINS + 1)], axis=0)
         spread = (high - low) / 2
         # An entry that is mostly one value has no percentile range but may still say something.
         spread = np.where(spread > 1e-9, spread, events.std(axis=0))
@@ -243,6 +248,7 @@ class Aligner(BaseEstimator):
         self._text_spread = np.ones(texts.shape[1], np.float32)
         self._text_centre[: prose.shape[1]] = prose.mean(axis=0)
         self._text_spread[: prose.shape[1]] = common
+        return torch.from_numpy(self._scale_events(np.array(edges)).T.copy())
 
     def _scale_events(self, events):
         scaled = (events - self._event_centre) / self._event_spread
@@ -255,13 +261,14 @@ class Aligner(BaseEstimator):
         scaled[~texts[:, :n_prose].any(axis=1), :n_prose] = 0
         return np.clip(scaled, -_CLIP, _CLIP).astype(np.float32)
 
-    def _make_heads(self):
+    def _make_heads(self, edges):
         width, dropout = self.sizes_.n_hidden, self.sizes_.dropout
-        events = Head(self.n_events_in_, width, self.n_shared, dropout)
+        events = EventHead(edges, width, self.n_shared, dropout)
         if not self.n_slots:
             return events, Head(self.n_texts_in_, width, self.n_shared, _TEXT_DROPOUT)
+        n_numbers = len(NUMBER_SLOTS) if self.n_slots == N_SLOTS else 0
         return events, TextHead(self.n_texts_in_, width, self.n_shared, _TEXT_DROPOUT,
-                                self.n_slots)
+                                self.n_slots, n_numbers)
 
     def _train(self, data, train, valid, rng, checkpoint=None):
         _, _, batch_size, n_steps = self.sizes_
@@ -467,7 +474,8 @@ class Aligner(BaseEstimator):
             for name in ("event_centre", "event_spread", "text_centre", "text_spread"):
                 setattr(self, f"_{name}", tensors[name])
             with torch.random.fork_rng(devices=[]):
-                self._event_head, self._text_head = self._make_heads()
+                self._event_head, self._text_head = self._make_heads(
+                    torch.from_numpy(tensors["event_head.bins.edges"]))
             for side, head in (("event", self._event_head), ("text", self._text_head)):
                 prefix = f"{side}_head."
                 head.load_state_dict({name.removeprefix(prefix): torch.from_numpy(value)

@@ -19,7 +19,7 @@ _CHECKS = 30  # how often the validation score is looked at, and a checkpoint wr
 _PATIENCE = 10  # checks without a better score before training ends early
 _FEW = 4000  # sources, for which batches and heads are smaller
 _FEWEST_STEPS = 600
-_KIND, _VERSION = "aligner checkpoint", 1
+_KIND, _VERSION = "aligner checkpoint", 2
 
 
 class Sizes(NamedTuple):
@@ -35,7 +35,8 @@ def sizes_for(n_sources):
     """Sizes that suit this many sources to learn from.
 
     Few sources are seen often enough in few steps, batches of them have to be small to differ
-    from each other, and they say less than a wide head could learn.
+    from each other, and they say less than a wide head could learn. Very many have to be seen some
+    twenty times (each with four rows) before more steps bring little.
 
     Parameters
     ----------
@@ -52,9 +53,12 @@ def sizes_for(n_sources):
     Sizes(n_hidden=256, dropout=0.5, batch_size=256, n_steps=600)
     >>> sizes_for(30_000)
     Sizes(n_hidden=512, dropout=0.3, batch_size=512, n_steps=6900)
+    >>> sizes_for(250_000).n_steps
+    41700
     """
     few = n_sources < _FEW
-    n_steps = 100 * round((15 if few else 40) * math.sqrt(n_sources) / 100)
+    n_steps = max((15 if few else 40) * math.sqrt(n_sources), n_sources / 6)
+    n_steps = 100 * round(n_steps / 100)
     return Sizes(n_hidden=256 if few else 512, dropout=0.5 if few else 0.3,
                  batch_size=256 if few else 512,
                  n_steps=max(n_steps, _FEWEST_STEPS))

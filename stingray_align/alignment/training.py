@@ -62,7 +62,7 @@ def training_pairs(n, *, model, encoder, seed=0, work=None, progress=True):
     return events, texts, groups, kept["truth"]
 
 
-def align(path_out, *, n_pairs=128_000, n_archetypes=5_600, n_validation=2_000, seed=0, model=None,
+def align(path_out, *, n_pairs=256_000, n_archetypes=5_600, n_validation=2_000, seed=0, model=None,
           encoder=None, aligner=None, work=None, progress=True):
     """Make an aligner and a reference catalogue from simulated sources.
 
