@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from stingray_align.alignment import Aligner
-from stingray_align.alignment.heads import EventHead, PiecewiseLinear, SlotHead
+from stingray_align.alignment.heads import PiecewiseLinear, SlotHead
 from stingray_align.text.slots import N_SLOTS, NUMBER_SLOTS, slot_names, slot_vector
 
 
