@@ -71,7 +71,7 @@ def align(path_out, *, n_pairs=256_000, n_archetypes=5_600, n_validation=2_000, 
     path_out : str or Path
         Directory of the catalogue (`AlignedCatalog.load`); the aligner is inside it.
     n_pairs : int, optional
-        Sources to train on, each with two summaries and two views of its photons.
+        Sources to train on, each with two summaries and four views of its photons.
     n_archetypes : int, optional
         Sources of the catalogue, each with one summary.
     n_validation : int, optional
