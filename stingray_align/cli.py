@@ -815,8 +815,8 @@ def _parser():
 
     sub = command("align", _align, "train the alignment of photons and text on simulated pairs")
     sub.add_argument("output", metavar="CATALOGUE", type=Path)
-    sub.add_argument("--pairs", type=_count, default=256_000,
-                     help="simulated sources to train on (default 256000)")
+    sub.add_argument("--pairs", type=_count, default=400_000,
+                     help="simulated sources to train on (default 400000)")
     sub.add_argument("--archetypes", type=_count, default=5_600,
                      help="simulated sources in the catalogue (default 5600)")
     sub.add_argument("--work", metavar="FOLDER", type=Path,

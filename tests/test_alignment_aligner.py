@@ -82,9 +82,11 @@ def test_same_seed_same_result_and_global_state_is_untouched():
     torch.manual_seed(5)
     np.random.seed(5)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    precision = torch.get_float32_matmul_precision()
     first = Aligner(**options).fit(events, texts)
     assert torch.equal(torch.get_rng_state(), before[0])
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    assert torch.get_float32_matmul_precision() == precision
     torch.manual_seed(99)
     second = Aligner(**options).fit(events, texts)
     other = Aligner(**options | {"seed": 1}).fit(events, texts)

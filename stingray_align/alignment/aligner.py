@@ -251,15 +251,14 @@ class Aligner(BaseEstimator):
         return torch.from_numpy(self._scale_events(np.array(edges)).T.copy())
 
     def _scale_events(self, events):
-        scaled = (events - self._event_centre) / self._event_spread
-        return np.clip(scaled, -_CLIP, _CLIP).astype(np.float32)
+        return _clipped(events, self._event_centre, self._event_spread)
 
     def _scale_texts(self, texts):
-        scaled = (texts - self._text_centre) / self._text_spread
+        scaled = _clipped(texts, self._text_centre, self._text_spread)
         n_prose = self.n_texts_in_ - self.n_slots
         # Without prose, as in training; a vector of prose has unit length.
         scaled[~texts[:, :n_prose].any(axis=1), :n_prose] = 0
-        return np.clip(scaled, -_CLIP, _CLIP).astype(np.float32)
+        return scaled
 
     def _make_heads(self, edges):
         width, dropout = self.sizes_.n_hidden, self.sizes_.dropout
@@ -509,6 +508,13 @@ class Aligner(BaseEstimator):
                 "it with `stingray-align align`"
             )
         return cls.load(path)
+
+
+def _clipped(values, centre, spread):
+    """Standardised values in one new array: the texts of many sources fill gigabytes."""
+    scaled = values - centre
+    scaled /= spread
+    return np.clip(scaled, -_CLIP, _CLIP, out=scaled).astype(np.float32, copy=False)
 
 
 def _slot_of_column(n_slots):

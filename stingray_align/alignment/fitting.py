@@ -1,5 +1,6 @@
 """The training loop of the aligner: batches, optimiser, early stopping, checkpoints."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -86,8 +87,8 @@ class Pairs:
 
 def _row_identity(texts):
     """A number per row that is equal for equal rows."""
-    seen = {}
-    return np.array([seen.setdefault(row.tobytes(), len(seen))
+    seen = {}  # by digest: the rows themselves would take the memory of all texts once more
+    return np.array([seen.setdefault(hashlib.blake2b(row, digest_size=16).digest(), len(seen))
                      for row in np.ascontiguousarray(texts)])
 
 
@@ -161,7 +162,8 @@ class Fit:
         with tqdm(total=self.n_steps, initial=self.step, desc="aligning", unit="step",
                   disable=not progress) as bar:
             while self.step < self.n_steps and not self._stalled(score):
-                self._advance(data, augment)
+                with _fast_products():
+                    self._advance(data, augment)
                 if self.step % self.every == 0 or self.step == self.n_steps:
                     self._check(score)
                     bar.set_postfix(score=f"{self.history[-1][1]:.3f}")
@@ -246,6 +248,17 @@ def identity_of(parameters, data, rows):
     text = json.dumps([parameters, data.digest(), hashlib.sha256(rows.tobytes()).hexdigest()],
                       sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _fast_products():
+    """Multiply in bfloat16 where the processor has units for it, which halves the time."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _learning_curve(step, total):

@@ -7,6 +7,7 @@ not seen, and chooses the temperature of its vote on yet other sources. Embedded
 are kept in a work directory, so an interrupted run goes on where it stopped.
 """
 
+import functools
 import hashlib
 import shutil
 import tempfile
@@ -62,7 +63,7 @@ def training_pairs(n, *, model, encoder, seed=0, work=None, progress=True):
     return events, texts, groups, kept["truth"]
 
 
-def align(path_out, *, n_pairs=256_000, n_archetypes=5_600, n_validation=2_000, seed=0, model=None,
+def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, seed=0, model=None,
           encoder=None, aligner=None, work=None, progress=True):
     """Make an aligner and a reference catalogue from simulated sources.
 
@@ -198,18 +199,22 @@ class _Maker:
         from ..datasets.prose import stock_identity
 
         seed = ((self.seed + 1) * 100 + _STAGES.index(stage)) * 1000 + number
-        population = simulate_population(size, seed, counts=counts, summaries=summaries)
+
+        @functools.cache
+        def population():
+            return simulate_population(size, seed, counts=counts, summaries=summaries)
+
         name = f"{stage.replace(', ', '-').replace(' ', '-')}-{number}"
         source = f"{seed} {size} {counts} {summaries}"
         # Kept apart, so that another autodecoder need not wait for the texts again.
         block = self._kept(f"{name}-texts", f"{source} {self.encoder.name} {stock_identity()}",
-                           lambda: self._encode(population, size))
+                           lambda: self._encode(population(), size))
         block |= self._kept(f"{name}-events", f"{source} {thinned} {draws} {self.model_identity}",
-                            lambda: self._embed(population, seed, size, thinned, draws))
+                            lambda: self._embed(population(), seed, size, thinned, draws))
         if "truth" in keep:
-            block["truth"] = _archetype_table(population.truth)
+            block["truth"] = _archetype_table(population().truth)
         if "summaries" in keep:
-            block["summaries"] = population.summaries
+            block["summaries"] = population().summaries
         return block
 
     def _kept(self, name, key, make):
