@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from stingray_align.autodecoder.along import Along
-from stingray_align.autodecoder.layers import Linear
+from stingray_align.autodecoder.layers import Linear, Residual
 
 
 def settled(n_in, n_out):
@@ -26,6 +26,22 @@ def test_settled_layer_is_that_of_torch(n):
         found = layer(x)
     expected = x.double() @ layer.weight.double().T + layer.bias.double()
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_settled_block_is_that_of_torch(n):
+    block = Residual(24)
+    rng = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=rng).half())
+    x = 3 + torch.randn(n, 24, generator=rng)
+    expected = block(x)
+    block.inner.settle()
+    block.outer.settle()
+    with torch.inference_mode():
+        found = block(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_settled_layer_still_has_gradients():

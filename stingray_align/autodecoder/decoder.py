@@ -22,28 +22,13 @@ from torch import nn
 
 from ..photons import N_CHANNELS, N_TIME_BINS
 from .batch import N_COLOUR_BINS
-from .layers import Linear
+from .layers import Linear, Residual
 
-__all__ = ["Decoder", "Residual", "Shape"]
+__all__ = ["Decoder", "Shape"]
 
 
 #: Sizes of the outputs g, s, u and v.
 HEADS = (N_TIME_BINS, N_CHANNELS, N_COLOUR_BINS, N_CHANNELS)
-
-
-class Residual(nn.Module):
-    """Pre-normalised residual block."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.inner = Linear(width, width)
-        self.outer = Linear(width, width)
-        nn.init.zeros_(self.outer.weight)
-        nn.init.zeros_(self.outer.bias)
-
-    def forward(self, x):
-        return x + self.outer(nn.functional.gelu(self.inner(self.norm(x))))
 
 
 class Shape:

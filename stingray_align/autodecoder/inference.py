@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from .along import Along
-from .decoder import Residual
 from .descriptors import N_DESCRIPTORS
-from .layers import Linear
+from .layers import Linear, Residual
 from .mixing import write_offsets
 from .smoothing import KERNELS, N_RUNS, RUN, Smoothed, smoothed
 from .statistics import HARD_FROM, N_FEATURES, SOFT_BELOW, compress, photon_features

@@ -27,12 +27,12 @@ from torch import nn
 from ..photons import N_CHANNELS, N_FINE_BINS, N_TIME_BINS
 from .along import Along
 from .batch import N_COLOUR_BINS
-from .decoder import Residual, Shape
+from .decoder import Shape
 from .folding import FOLDS, folded
 from .inference import (HARD_FROM, KERNELS, N_RUNS, RUN, SOFT_BELOW, compress, mixed, pooled,
                         run_means)
 from .intervals import N_COMPONENTS
-from .layers import Linear
+from .layers import Linear, Residual
 from .likelihood import log_density, total_log_rate
 
 __all__ = ["Block", "Posterior", "Refined", "Refinement", "SUB", "Spread"]
