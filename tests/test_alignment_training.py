@@ -79,6 +79,24 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(model, tmp_path, monkeypat
     assert second.temperature == first.temperature
 
 
+def test_what_is_stored_is_not_simulated_again(model, tmp_path, monkeypatch):
+    from stingray_align import datasets
+
+    simulate, sizes = datasets.simulate_population, []
+
+    def counted(n, *arguments, **options):
+        sizes.append(n)
+        return simulate(n, *arguments, **options)
+
+    monkeypatch.setattr(datasets, "simulate_population", counted)
+    first = run(tmp_path / "a", model, Counter(), work=tmp_path / "work", progress=False)
+    assert sizes == [40, 60, 30, 30]
+    sizes.clear()
+    second = run(tmp_path / "b", model, Counter(), work=tmp_path / "work", progress=False)
+    assert 40 not in sizes and len(sizes) < 4  # the truth of the others is not stored
+    np.testing.assert_array_equal(second.source_vectors, first.source_vectors)
+
+
 def test_another_seed_or_model_does_not_reuse_the_work(model, tmp_path):
     options = dict(work=tmp_path / "work", progress=False)
     first = run(tmp_path / "a", model, Counter(), **options)

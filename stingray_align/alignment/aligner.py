@@ -251,10 +251,10 @@ class Aligner(BaseEstimator):
         return torch.from_numpy(self._scale_events(np.array(edges)).T.copy())
 
     def _scale_events(self, events):
-        return _clipped(events, self._event_centre, self._event_spread)
+        return _scaled(events, self._event_centre, self._event_spread)
 
     def _scale_texts(self, texts):
-        scaled = _clipped(texts, self._text_centre, self._text_spread)
+        scaled = _scaled(texts, self._text_centre, self._text_spread)
         n_prose = self.n_texts_in_ - self.n_slots
         # Without prose, as in training; a vector of prose has unit length.
         scaled[~texts[:, :n_prose].any(axis=1), :n_prose] = 0
@@ -510,8 +510,8 @@ class Aligner(BaseEstimator):
         return cls.load(path)
 
 
-def _clipped(values, centre, spread):
-    """Standardised values in one new array: the texts of many sources fill gigabytes."""
+def _scaled(values, centre, spread):
+    """Standardised and clipped, in one new array: the texts of many sources fill gigabytes."""
     scaled = values - centre
     scaled /= spread
     return np.clip(scaled, -_CLIP, _CLIP, out=scaled).astype(np.float32, copy=False)

@@ -24,6 +24,7 @@ __all__ = ["Linear", "Residual"]
 class Linear(nn.Linear):
     """A linear layer; after `settle`, for inference alone."""
 
+    #: Once settled: the weights as bits of halves (n_out, n_in), and the bias.
     halves = None
 
     def settle(self):

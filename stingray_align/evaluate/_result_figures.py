@@ -81,7 +81,7 @@ def plot_reconstruction(result):
     axes[1].set_yticks(np.arange(len(order)), [
         f"{shapes['time_shape'][i]} ({shapes['sources'][i]})" for i in order])
     axes[1].set(xlabel="fraction of the oracle gain",
-                xlim=(max(-0.3, min(-0.02, axes[1].get_xlim()[0])), 1.05))
+                xlim=(max(-0.5, min(-0.02, axes[1].get_xlim()[0])), 1.05))
     for ax, set_line in zip(axes, ("axhline", "axvline")):
         getattr(ax, set_line)(0, color="0.45", lw=0.7)
         getattr(ax, set_line)(1, color="0.45", lw=0.7)
