@@ -102,7 +102,7 @@ class TextEncoder:
                                             self.device)
         self._dense = [_DenseLayer(path, activation, self.device)
                        for path, activation in recipe.dense]
-        # 2.5 times faster on processors with bfloat16 matrix units; moves vectors by 2e-5 in cosine
+        # 2 to 2.5 times faster on processors that have it; moves vectors by 2e-5 in cosine
         self._bf16 = self.device.type == "cpu" and has_bf16_units()
         self.pooling, self._pools_prompt = recipe.pooling, recipe.pools_prompt
         self.prompts = {**recipe.prompts, **(prompts or {})}
