@@ -8,7 +8,9 @@ can be interrupted: what is finished is not done twice::
     python benchmarks/rebuild.py WORK_DIRECTORY [EVENT_FILE ...]
 
 With ``--keep-autodecoder`` the bundled autodecoder stays, and only what follows from it is made.
-The event files, each of one source, are those of the table of real observations.
+``--adapt`` fits the bundled aligner to the autodecoder, in place of training another, which
+takes a quarter of the time. The event files, each of one source, are those of the table of real
+observations.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import sys
 from pathlib import Path
 
 from stingray_align._files import BUNDLED
-from stingray_align.alignment import align
+from stingray_align.alignment import Aligner, align
 from stingray_align.autodecoder import PoissonAutodecoder, train
 
 HERE = Path(__file__).parent
@@ -30,6 +32,7 @@ def main():
     parser.add_argument("work", type=Path, help="directory for what is not finished")
     parser.add_argument("files", metavar="EVENT_FILE", nargs="*", type=Path)
     parser.add_argument("--keep-autodecoder", action="store_true")
+    parser.add_argument("--adapt", action="store_true")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
 
@@ -42,7 +45,8 @@ def main():
     catalogue = args.work / "catalogue"
     if not catalogue.exists():
         model = PoissonAutodecoder.load(BUNDLED / trained.name)
-        align(catalogue, model=model, work=args.work / "pairs")
+        start = Aligner.pretrained() if args.adapt else None
+        align(catalogue, model=model, work=args.work / "pairs", start=start)
     shutil.copytree(catalogue, BUNDLED / "catalogue", dirs_exist_ok=True)
 
     # In processes of their own, which load what was just put into the package.

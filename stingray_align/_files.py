@@ -97,6 +97,7 @@ def read_tensors(path, *, kind, version):
         If the file is damaged, of another kind or of another version.
     """
     path = Path(path)
+    command = f"`stingray-align {'train' if kind == 'autodecoder' else 'align'}`"
     if not path.is_file():
         raise FileNotFoundError(f"no {kind} file at {path}")
     try:
@@ -106,7 +107,7 @@ def read_tensors(path, *, kind, version):
     except (SafetensorError, ValueError, OSError) as error:
         raise ModelFileError(
             f"{path} is not a readable safetensors file ({error}); "
-            "fetch or make it again (`stingray-align align`)"
+            f"fetch or make it again ({command})"
         ) from error
     if header.get("format") != f"stingray-align {kind}":
         raise ModelFileError(
@@ -116,7 +117,7 @@ def read_tensors(path, *, kind, version):
     if header.get("version") != str(version):
         raise ModelFileError(
             f"{path} has version {header.get('version')!r} of the {kind} format and this release "
-            f"reads version {version}; make it again with `stingray-align align`"
+            f"reads version {version}; make it again with {command}"
         )
     try:
         about = json.loads(header["about"])

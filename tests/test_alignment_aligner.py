@@ -116,6 +116,55 @@ def test_the_weights_that_rank_held_out_groups_best_are_kept():
     assert np.log(ranks).mean() == pytest.approx(scores[kept.best_step_], abs=0.02)
 
 
+def test_one_goes_on_from_another(fitted):
+    few, options = planted(60, seed=3), SMALL | {"n_steps": 40, "learning_rate": 5e-4}
+    unseen = planted(400, seed=1)
+    alone = Aligner(**options).fit(*few)
+    further = Aligner(**options | {"n_hidden": None}).fit(*few, start=fitted)
+    assert recall(further, *unseen) > recall(alone, *unseen) + 0.2
+    assert further.sizes_.n_hidden == 64  # as of the first
+    assert (further.transform_events(unseen[0]) != fitted.transform_events(unseen[0])).any()
+    # Without a step it is the first, which is not changed by any of this.
+    still = Aligner(**options | {"learning_rate": 0.0}).fit(*few, start=fitted)
+    np.testing.assert_allclose(still.transform_texts(unseen[1]), fitted.transform_texts(unseen[1]),
+                               atol=1e-6)
+    assert still.logit_scale_ == pytest.approx(fitted.logit_scale_)
+
+
+def test_only_the_events_learn_where_texts_are_kept(fitted, tmp_path, monkeypatch):
+    """Events of another autodecoder: the same numbers with another sign."""
+    events, texts = planted(1000)
+    unseen, own = planted(400, seed=1)
+    options = SMALL | {"n_steps": 120}
+    adapted = Aligner(**options).fit(-events, texts, start=fitted, keep_texts=True)
+    np.testing.assert_array_equal(adapted.transform_texts(own), fitted.transform_texts(own))
+    assert recall(fitted, -unseen, own) < 0.3
+    assert recall(adapted, -unseen, own) > 0.6
+    more = dict(start=fitted, keep_texts=True, checkpoint=tmp_path / "half")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, 61)
+        Aligner(**options).fit(-events, texts, **more)
+    assert (tmp_path / "half").exists()
+    resumed = Aligner(**options).fit(-events, texts, **more)
+    np.testing.assert_array_equal(resumed.transform_events(unseen),
+                                  adapted.transform_events(unseen))
+    with pytest.raises(ValueError, match="give start"):
+        Aligner(**options).fit(events, texts, keep_texts=True)
+
+
+@pytest.mark.parametrize("change", [{"n_shared": 8}, {"n_hidden": 32}])
+def test_one_of_other_sizes_cannot_go_on(fitted, change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Aligner(**SMALL | change).fit(*planted(60), start=fitted)
+
+
+def test_one_of_other_vectors_cannot_go_on(fitted):
+    with pytest.raises(ValueError, match="n_events_in_ is 9 here and 12 there"):
+        Aligner(**SMALL).fit(*planted(60, n_events=9), start=fitted)
+    with pytest.raises(NotFittedError):
+        Aligner(**SMALL).fit(*planted(60), start=Aligner(**SMALL))
+
+
 def test_constant_and_rare_features_are_harmless():
     events, texts = planted(300)
     rare = np.zeros(len(events))
@@ -160,9 +209,9 @@ def test_groups_keep_the_validation_set_apart():
     seen = []
 
     class Spy(Aligner):
-        def _train(self, data, train, valid, rng, checkpoint=None):
+        def _train(self, data, loss, train, valid, rng, checkpoint=None):
             seen.append((train, valid, data.groups))
-            super()._train(data, train, valid, rng)
+            super()._train(data, loss, train, valid, rng)
 
     Spy(**SMALL | {"n_steps": 2}).fit(events, texts, groups, validation_fraction=0.2)
     train, valid, ids = seen[0]

@@ -27,6 +27,7 @@ _QUESTIONS = 0.5  # share of texts without prose that state few facts
 _VALIDATION_ROWS = 1024  # more would make each check slower, not better
 _BINS = 8  # of each event feature; twice as many find no more
 _CHUNK = 8192  # rows per forward pass outside training
+_SCALES = ("_event_centre", "_event_spread", "_text_centre", "_text_spread")
 
 
 class Aligner(BaseEstimator):
@@ -136,7 +137,7 @@ class Aligner(BaseEstimator):
     # -- fitting ------------------------------------------------------------------------------
 
     def fit(self, event_vectors, text_vectors, groups=None, *, validation_fraction=0.1,
-            feature_names=None, text_model=None, checkpoint=None):
+            feature_names=None, text_model=None, checkpoint=None, start=None, keep_texts=False):
         """Train both heads.
 
         Parameters
@@ -161,6 +162,13 @@ class Aligner(BaseEstimator):
             File to write the state of the training to, 30 times on the way. If it is there, the
             training goes on from it and ends as it would have without the interruption; it is
             removed at the end.
+        start : Aligner, optional
+            A fitted aligner whose heads, temperature and scales this one begins with, such as
+            `Aligner.pretrained()` where there are few pairs of one's own. Its vectors and sizes
+            must be the same. By default training begins with random weights.
+        keep_texts : bool, optional
+            Keep the text head of ``start`` as it is and train that of the events alone, for vectors
+            of another autodecoder (locked tuning: Zhai et al. 2022, arXiv:2111.07991).
 
         Returns
         -------
@@ -170,8 +178,8 @@ class Aligner(BaseEstimator):
         Raises
         ------
         ValueError
-            If shapes do not agree, values are not finite, there are too few groups, or the
-            checkpoint belongs to another training.
+            If shapes do not agree, values are not finite, there are too few groups, the
+            checkpoint belongs to another training, or ``start`` is of another kind or missing.
         """
         events = _matrix(event_vectors, "event_vectors")
         texts = _matrix(text_vectors, "text_vectors")
@@ -185,6 +193,8 @@ class Aligner(BaseEstimator):
             raise ValueError(
                 f"{len(feature_names)} feature names for {events.shape[1]} event features"
             )
+        if keep_texts and start is None:
+            raise ValueError("keep_texts needs the aligner whose text head to keep: give start")
         groups = np.arange(n) if groups is None else np.asarray(groups)
         if groups.shape != (n,):
             raise ValueError(f"groups has shape {groups.shape}, expected ({n},)")
@@ -203,20 +213,47 @@ class Aligner(BaseEstimator):
             )
 
         chosen = sizes_for(n_groups - len(held_out))
+        if start is not None:
+            start._check_fitted()
+            chosen = chosen._replace(n_hidden=start.sizes_.n_hidden)
         given = {name: getattr(self, name) for name in chosen._fields}
         self.sizes_ = chosen._replace(**{k: v for k, v in given.items() if v is not None})
         self.n_events_in_, self.n_texts_in_ = events.shape[1], texts.shape[1]
         self.feature_names_ = None if feature_names is None else tuple(map(str, feature_names))
         self.text_model_ = None if text_model is None else str(text_model)
-        edges = self._standardise(events[~is_valid], texts[~is_valid])
+        if start is None:
+            edges = self._standardise(events[~is_valid], texts[~is_valid])
+        else:
+            self._check_start(start)
+            edges = start._event_head.bins.edges
+            for name in _SCALES:
+                setattr(self, name, getattr(start, name))
         data = Pairs(self._scale_events(events), self._scale_texts(texts), groups)
         # torch draws initial weights from its global generator: seed it inside a fork and leave
         # the caller's state as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self._event_head, self._text_head = self._make_heads(edges)
-        self._train(data, np.flatnonzero(~is_valid), np.flatnonzero(is_valid), rng, checkpoint)
+        self._text_head.requires_grad_(not keep_texts)
+        loss = ContrastiveLoss(self.loss)
+        if start is not None:
+            self._event_head.load_state_dict(start._event_head.state_dict())
+            self._text_head.load_state_dict(start._text_head.state_dict())
+            torch.nn.init.constant_(loss.log_scale, np.log(start.logit_scale_))
+        self._train(data, loss, np.flatnonzero(~is_valid), np.flatnonzero(is_valid), rng,
+                    checkpoint)
         return self
+
+    def _check_start(self, start):
+        for name in ("n_events_in_", "n_texts_in_", "n_shared", "n_slots", "feature_names_",
+                     "text_model_"):
+            ours, theirs = getattr(self, name), getattr(start, name)
+            if ours != theirs and None not in (ours, theirs):
+                raise ValueError(f"this aligner cannot begin where start ended: {name} is "
+                                 f"{ours!r} here and {theirs!r} there")
+        if self.sizes_.n_hidden != start.sizes_.n_hidden:
+            raise ValueError(f"n_hidden is {self.sizes_.n_hidden}, and {start.sizes_.n_hidden} in "
+                             "start: leave it out")
 
     def _check_parameters(self, n_texts_in):
         for name in ("n_shared", "n_hidden", "batch_size", "n_steps"):
@@ -269,19 +306,22 @@ class Aligner(BaseEstimator):
         return events, TextHead(self.n_texts_in_, width, self.n_shared, _TEXT_DROPOUT,
                                 self.n_slots, n_numbers)
 
-    def _train(self, data, train, valid, rng, checkpoint=None):
+    def _train(self, data, loss, train, valid, rng, checkpoint=None):
         _, _, batch_size, n_steps = self.sizes_
         fit = Fit(
-            (self._event_head, self._text_head), ContrastiveLoss(self.loss),
+            (self._event_head, self._text_head), loss,
             Batches(data.groups, train, min(batch_size, len(train)), rng), n_steps=n_steps,
             learning_rate=self.learning_rate, checkpoint=checkpoint,
-            identity=identity_of(self.get_params() | {"progress": None}, data, train))
+            identity=identity_of(self.get_params() | {
+                "progress": None, "logit_scale": loss.log_scale.item(),
+                "keep_texts": not next(self._text_head.parameters()).requires_grad}, data, train))
         valid = np.random.default_rng(self.seed).permutation(valid)[:_VALIDATION_ROWS]
         score = (lambda: self._validation_score(data, valid)) if len(valid) else None
         fit.run(data, self._drop_parts, score, self.progress)
         for parameter in (*self._event_head.parameters(), *self._text_head.parameters()):
             # As in a file, so that what was saved projects as what was fitted.
             parameter.data = parameter.data.half().float()
+        self._text_head.requires_grad_(True)
         self.history_, self.best_step_ = fit.history, fit.best_step
         self.logit_scale_ = float(fit.loss.log_scale.detach().exp())
 

@@ -118,7 +118,7 @@ class Fit:
     Parameters
     ----------
     heads : tuple of Head
-        Of events and of texts.
+        Of events and of texts; one without a parameter that asks for gradients is kept as it is.
     loss : ContrastiveLoss
     batches : Batches
         Its generator is the one of the whole training.
@@ -137,7 +137,8 @@ class Fit:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.identity = identity
         self.parts = nn.ModuleList([*heads, loss])
-        self.optimiser = torch.optim.AdamW(self.parts.parameters(), lr=learning_rate, fused=True)
+        self.trained = [p for p in self.parts.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.trained, lr=learning_rate, fused=True)
         self.every = max(1, n_steps // _CHECKS)
         self.step, self.best_step, self.best_score = 0, 0, math.inf
         self.history, self.loss_sum, self.best = [], 0.0, self._weights()
@@ -178,8 +179,8 @@ class Fit:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate * _learning_curve(self.step, self.n_steps)
         rows, partners = self.batches.draw()
-        events = self.event_head(torch.from_numpy(data.events[rows]), self.rng)
-        texts = self.text_head(torch.from_numpy(augment(data.texts[partners], self.rng)), self.rng)
+        events = self._projected(self.event_head, data.events[rows])
+        texts = self._projected(self.text_head, augment(data.texts[partners], self.rng))
         loss = self.loss(events, texts, torch.from_numpy(data.positives(rows, partners)))
         self.optimiser.zero_grad()
         loss.backward()
@@ -187,6 +188,11 @@ class Fit:
         self.loss.clamp_()
         self.loss_sum += float(loss.detach())
         self.step += 1
+
+    def _projected(self, head, values):
+        learns = any(p.requires_grad for p in head.parameters())
+        with torch.set_grad_enabled(learns):
+            return head(torch.from_numpy(values), self.rng if learns else None)
 
     def _check(self, score):
         steps = self.step - (self.history[-1][0] if self.history else 0)
@@ -235,7 +241,7 @@ class Fit:
         adam = {i: {"step": stored(f"adam.{i}.step", torch.tensor(0.0)),
                     "exp_avg": stored(f"adam.{i}.exp_avg", like),
                     "exp_avg_sq": stored(f"adam.{i}.exp_avg_sq", like)}
-                for i, like in enumerate(self.parts.parameters())}
+                for i, like in enumerate(self.trained)}
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": adam})
         self.rng.bit_generator.state = about["rng"]
         self.step, self.best_step = about["step"], about["best_step"]

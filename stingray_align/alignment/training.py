@@ -10,14 +10,17 @@ are kept in a work directory, so an interrupted run goes on where it stopped.
 import hashlib
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from sklearn.base import clone
 
 from .._files import atomic_file
 from .aligner import Aligner
 from .catalog import AlignedCatalog
+from .fitting import sizes_for
 from .interpretation import read_parameters
 
 __all__ = ["align", "training_pairs"]
@@ -64,7 +67,7 @@ def training_pairs(n, *, model, encoder, seed=0, work=None, progress=True):
 
 
 def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, seed=0, model=None,
-          encoder=None, aligner=None, work=None, progress=True):
+          encoder=None, aligner=None, start=None, work=None, progress=True):
     """Make an aligner and a reference catalogue from simulated sources.
 
     Parameters
@@ -87,6 +90,11 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
         Default: the package's default.
     aligner : Aligner, optional
         Unfitted, with parameters of your own.
+    start : Aligner, optional
+        A fitted one, such as the bundled one, to be fitted to the vectors of another autodecoder.
+        First its head of the events alone goes on from where it is, on the facts of the summaries,
+        then both heads on a few further sources with all of their texts. With little to encode
+        this takes a quarter of the time.
     work : str or Path, optional
         Directory for intermediate arrays. Default: beside ``path_out``, removed at the end.
     progress : bool, optional
@@ -113,12 +121,15 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
     names = feature_names(model.n_latent)
     say = print if progress else (lambda *_: None)
 
-    events, texts, groups, _ = maker.pairs(n_pairs)
-    aligner.fit(events, texts, groups, feature_names=names, text_model=encoder.name,
-                checkpoint=folder / "aligner.checkpoint.safetensors")
-    score = min(value for _, value in aligner.history_)
-    say(f"aligner: {n_pairs} sources, typical rank on held-out ones {np.exp(score):.1f} at step "
-        f"{aligner.best_step_}, logit scale {aligner.logit_scale_:.1f}")
+    if not start:
+        events, texts, groups, _ = maker.pairs(n_pairs)
+        aligner.fit(events, texts, groups, feature_names=names, text_model=encoder.name,
+                    checkpoint=folder / "aligner.checkpoint.safetensors")
+    else:
+        aligner = _adapted(start, aligner, maker, n_pairs, names)
+    score = aligner.history_[-1][1] if start else min(score for _, score in aligner.history_)
+    say(f"aligner: {n_pairs} sources, {'loss' if start else 'mean log rank'} {score:.3f}, logit "
+        f"scale {aligner.logit_scale_:.1f}")
 
     archetypes = maker.stage("archetypes", n_archetypes, counts=_ARCHETYPE_COUNTS,
                              keep=("truth", "summaries"))
@@ -153,6 +164,22 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
     return catalogue
 
 
+def _adapted(start, aligner, maker, n_pairs, names):
+    """An aligner that was fitted before, fitted to the vectors of another autodecoder."""
+    further = 3 * n_pairs // 20
+    for skip, n, prose in ((0, n_pairs, False), (n_pairs, further, True)):
+        events, texts, groups, _ = maker.pairs(n, skip=skip, prose=prose)
+        own = clone(aligner).set_params(
+            n_steps=aligner.n_steps or 2 * len(events) // sizes_for(n).batch_size,
+            learning_rate=aligner.learning_rate / 2)
+        # With so few steps ranks get better at their end alone: too late to stop early by them.
+        start = own.fit(events, texts, groups, start=start, keep_texts=not prose,
+                        validation_fraction=0, feature_names=names,
+                        text_model=maker.encoder.name,
+                        checkpoint=maker.folder / f"aligner-{n}.checkpoint")
+    return start.set_params(**aligner.get_params())  # those that suit a training from the start
+
+
 class _Maker:
     """Simulates, embeds and encodes block by block, or takes a block from the work directory."""
 
@@ -164,27 +191,32 @@ class _Maker:
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         self.model_identity = digest.hexdigest()
 
-    def pairs(self, n, *, keep=()):
+    def pairs(self, n, *, skip=0, prose=True, keep=()):
         """Event vectors, text vectors, groups, and what else is kept of the training sources."""
         parts = self.stage("pairs", n, counts="training", summaries=2, thinned=True, draws=2,
-                           keep=keep)
+                           skip=skip, prose=prose, keep=keep)
         # A row is a view with one of the texts; the aligner mixes views and texts of a group.
         events = np.concatenate([parts["full"], parts["thinned"], parts["draws"][:, 0],
                                  parts["draws"][:, 1]])
         texts = np.concatenate([parts["texts"][:, i] for i in (0, 1, 0, 1)])
         return events, texts, np.tile(np.arange(n), 4), {name: parts[name] for name in keep}
 
-    def stage(self, stage, n, *, counts, summaries=1, thinned=False, keep=(), draws=0):
-        """Arrays of ``n`` sources; on request also their "truth" and "summaries"."""
+    def stage(self, stage, n, *, counts, summaries=1, thinned=False, keep=(), draws=0, skip=0,
+              prose=True):
+        """Arrays of ``n`` sources behind the first ``skip``.
+
+        On request also their "truth" and "summaries".
+        """
         from astropy.table import vstack
         from tqdm import tqdm
 
         blocks = []
         with tqdm(total=n, desc=stage, unit="source", disable=not self.progress) as bar:
-            for number in range(-(-n // _BLOCK)):
-                size = min(_BLOCK, n - number * _BLOCK)
+            for first in range(0, n, _BLOCK):
+                size = min(_BLOCK, n - first)
+                number = -(-skip // _BLOCK) + first // _BLOCK
                 blocks.append(self._block(stage, number, size, counts, summaries, thinned, keep,
-                                          draws))
+                                          draws, prose))
                 bar.update(size)
         arrays = {name: np.concatenate([block[name] for block in blocks])
                   for name in blocks[0] if name not in ("truth", "summaries")}
@@ -195,7 +227,7 @@ class _Maker:
             arrays["summaries"] = [text for block in blocks for text in block["summaries"]]
         return arrays
 
-    def _block(self, stage, number, size, counts, summaries, thinned, keep, draws):
+    def _block(self, stage, number, size, counts, summaries, thinned, keep, draws, prose):
         from ..datasets import simulate_population
         from ..datasets.prose import stock_identity
 
@@ -208,8 +240,12 @@ class _Maker:
         name = f"{stage.replace(', ', '-').replace(' ', '-')}-{number}"
         source = f"{seed} {size} {counts} {summaries}"
         # Kept apart, so that another autodecoder need not wait for the texts again.
-        block = self._kept(f"{name}-texts", f"{source} {self.encoder.name} {stock_identity()}",
-                           lambda: self._encode(population(), size))
+        if prose:
+            block = self._kept(f"{name}-texts", f"{source} {self.encoder.name} {stock_identity()}",
+                               lambda: self._encode(population(), size))
+        else:
+            block = self._kept(f"{name}-facts", f"{source} {self.encoder.dim} {stock_identity()}",
+                               lambda: self._encode(population(), size, prose=False))
         block |= self._kept(f"{name}-events", f"{source} {thinned} {draws} {self.model_identity}",
                             lambda: self._embed(population(), seed, size, thinned, draws))
         if "truth" in keep:
@@ -230,12 +266,14 @@ class _Maker:
             np.savez(file, **arrays)
         return arrays
 
-    def _encode(self, population, size):
+    def _encode(self, population, size, prose=True):
         from ..text import text_vectors
 
         flat = []
         for own in population.summaries:
             flat += own if isinstance(own, (list, tuple)) else [own]
+        if not prose:
+            flat = [replace(summary, text="") for summary in flat]
         return {"texts": text_vectors(flat, self.encoder).reshape(size, len(flat) // size, -1)}
 
     def _embed(self, population, seed, size, thinned, draws):
