@@ -14,7 +14,7 @@ from stingray_align.autodecoder.decoder import Shape
 from stingray_align.autodecoder.experts import (
     Evidence, Experts, gather_evidence, in_bins, on_fine, split)
 from stingray_align.autodecoder.likelihood import total_log_rate
-from stingray_align.autodecoder.prepared import Prepared, examples, experts_loss
+from stingray_align.autodecoder.prepared import Weighed, examples, experts_loss
 from stingray_align.autodecoder.spectrum import spectrum_with_rate
 
 
@@ -164,7 +164,7 @@ def test_prepared_sources_are_made_once(model, photons, tmp_path):
         return examples(model, shown, others, None)
 
     settings = model, model.networks_, make, 5, tmp_path / "prepared", False
-    first, again = Prepared(*settings), Prepared(*settings)
+    first, again = Weighed(*settings), Weighed(*settings)
     assert calls == [0]
     for name, array in first.arrays.items():
         assert_array_equal(array, again.arrays[name])

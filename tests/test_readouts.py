@@ -11,7 +11,8 @@ from stingray_align.autodecoder.batch import make_batch
 from stingray_align.autodecoder.decoder import Shape
 from stingray_align.autodecoder.periods import fast_search, folded, slow_search
 from stingray_align.autodecoder.descriptors import N_DESCRIPTORS
-from stingray_align.autodecoder.readouts import feature_names, feature_units, feature_vectors
+from stingray_align.autodecoder.readouts import (
+    feature_names, feature_units, feature_vectors, readouts)
 from stingray_align.photons import N_CHANNELS, N_TIME_BINS, Photons
 
 DURATION = 5e4
@@ -37,9 +38,8 @@ def observed(rates, n_photons, *, exposed=None, seed=0, hardening=None):
     u = torch.zeros(n, 128) if hardening is None else torch.as_tensor(hardening).float()
     v = torch.linspace(-1, 1, N_CHANNELS).repeat(n, 1)
     shape = Shape(torch.log(torch.as_tensor(rates).float()), torch.zeros(n, N_CHANNELS), u, v)
-    vectors = feature_vectors(SimpleNamespace(batch=make_batch(photons), shape=shape,
-                                              latent=torch.zeros(n, N_LATENT),
-                                              descriptors=torch.zeros(n, N_DESCRIPTORS)))
+    found = readouts(SimpleNamespace(batch=make_batch(photons), shape=shape))
+    vectors = feature_vectors(found, torch.zeros(n, N_LATENT), torch.zeros(n, N_DESCRIPTORS))
     return dict(zip(feature_names(N_LATENT), vectors.T, strict=True))
 
 

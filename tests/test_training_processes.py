@@ -13,8 +13,10 @@ from small_sources import sources
 from stingray_align import PoissonAutodecoder
 from stingray_align._files import read_tensors
 from stingray_align.autodecoder import training
+from stingray_align.datasets import _simulate, stream
 
-#: Phases of 16, 1, 8, 4, 4 and 8 steps, the second that of the mixture, the last of the experts.
+#: Phases of 16, 1, 8, 4, 4 and 16 steps, the second that of the mixture, the last of the experts;
+#: of simulated sources one of 4 for the descriptors behind them.
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
              n_posterior_steps=4, batch_size=8, seed=3)
 EVERY = 4
@@ -81,6 +83,33 @@ def test_killed_trainings_end_where_an_undisturbed_one_does(tmp_path):
         same(undisturbed.networks_.state_dict(), model.networks_.state_dict())
         assert model.curve_ == undisturbed.curve_
         assert not checkpoint.exists()
+
+
+def test_an_interrupted_training_goes_on_within_the_descriptors(tmp_path, monkeypatch):
+    monkeypatch.setattr(_simulate, "CHUNK", 64)
+
+    def fitted(**options):
+        simulated = stream.SimulatedStream(tmp_path / "stream", 5, 2, n_workers=0)
+        return PoissonAutodecoder(**SMALL).fit(simulated, progress=False, device="cpu", **options)
+
+    undisturbed = fitted()
+    advance, checkpoint = training._Run.advance, tmp_path / "run.safetensors"
+    for stop in (49, 52):  # before the first step of the phase, and within it
+
+        def interrupted(run):
+            if run.step == stop:
+                raise KeyboardInterrupt
+            advance(run)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training._Run, "advance", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                fitted(checkpoint=checkpoint)
+    resumed = fitted(checkpoint=checkpoint)
+    same(undisturbed.networks_.state_dict(), resumed.networks_.state_dict())
+    assert [line["phase"] for line in resumed.curve_[-2:]] == ["descriptors"] * 2
+    assert resumed.networks_["describer"].spread.std() > 0
+    assert not checkpoint.with_suffix(".prepared").exists()
 
 
 def test_two_processes_train_the_same_model_on_simulated_sources(tmp_path):

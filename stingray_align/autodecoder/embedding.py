@@ -18,7 +18,7 @@ from .batch import COLOUR_BIN
 from .draws import rate_quantiles, source_quantiles
 from .inference import RUN
 from .model import CHUNK, PoissonAutodecoder, cell_rates, one_thread
-from .readouts import feature_names, feature_units, feature_vectors
+from .readouts import feature_names, feature_units, feature_vectors, readouts
 from .refinement import SUB
 
 __all__ = ["Embedding", "draw_vectors", "embed", "embed_vectors"]
@@ -74,7 +74,7 @@ def embed(events, model=None):
     if single:
         with one_thread():
             inferred = model.infer(photons)
-            return Embedding(model, photons, reduced[0][1], feature_vectors(inferred)[0], inferred)
+            return Embedding(model, photons, reduced[0][1], model.vectors(inferred)[0], inferred)
     vectors = embed_vectors(photons, model, progress=many)
     return [Embedding(model, p, gti, vector) for (p, gti), vector in zip(reduced, vectors)]
 
@@ -100,7 +100,7 @@ def embed_vectors(photons, model=None, *, progress=False):
     with one_thread():
         for first in _shown(range(0, len(photons), CHUNK), "embedding", progress):
             part = photons if len(photons) <= CHUNK else photons[first:first + CHUNK]
-            vectors[first:first + CHUNK] = feature_vectors(model.infer(part))
+            vectors[first:first + CHUNK] = model.vectors(model.infer(part))
     return vectors
 
 
@@ -135,12 +135,14 @@ def draw_vectors(photons, n_draws, model=None, *, seed=0):
             rows = slice(first, first + CHUNK)
             inferred = model.infer(photons[rows])
             posterior = model.posterior(inferred, model.encode(inferred))
+            described = model.describe(inferred, readouts(inferred))
             seen = inferred.batch.n_photons.numpy() + 0.5
             for k in range(n_draws):
                 # Around the first guess, as the vector is: only the deviation is drawn.
                 latent = inferred.latent + posterior.draw(generator) - posterior.mean
                 shape = model.decode(latent, inferred.batch).moved(inferred.offset)
-                vectors[rows, k] = feature_vectors(replace(inferred, latent=latent, shape=shape))
+                vectors[rows, k] = feature_vectors(readouts(replace(inferred, shape=shape)),
+                                                   latent, described)
                 # Below about a hundredth of a photon the logarithm would run away.
                 change = np.log10(np.maximum(rng.gamma(seen), 0.01) / seen)
                 vectors[rows, k][:, amplitude] += change[:, None]

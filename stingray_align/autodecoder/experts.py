@@ -28,7 +28,7 @@ from ..photons import N_FINE_BINS, N_TIME_BINS
 from .along import Along
 from .comparing import compared
 from .cox import N_SUMMARY, cox_processes
-from .descriptors import DESCRIPTORS
+from .descriptors import DESCRIPTORS, descriptors
 from .inference import KERNELS, N_RUNS, compress, run_means
 from .intervals import N_COMPONENTS
 from .layers import Linear
@@ -131,7 +131,7 @@ def gather_evidence(inferred, refined, refinement):
     whole = torch.cat([
         torch.log10(batch.n_photons[:, None] + 1), batch.background_fraction[:, None],
         pulsed.abs().amax(dim=1, keepdim=True), summary, compress(inferred.curves.scores),
-        inferred.descriptors, means.std(dim=2)], dim=1)
+        descriptors(inferred.guessed), means.std(dim=2)], dim=1)
     return shape, Evidence(curves, local, whole, refined.hidden, batch.exposed)
 
 

@@ -15,19 +15,21 @@ from ..errors import ModelFileError
 from ..photons import N_FINE_BINS, N_TIME_BINS
 from .batch import COLOUR_BIN, Batch, make_batch
 from .decoder import Decoder, Shape
+from .describing import Describer, energies
 from .descriptors import N_DESCRIPTORS, descriptors
 from .draws import drawn_log_rates, quantiles
 from .experts import Experts, gather_evidence, split
 from .inference import FirstPass, LocalMixture, Smoothed, smoothed
 from .layers import Linear
 from .pulsations import pulsations
+from .readouts import feature_vectors, readouts
 from .refinement import SUB, Refined, Refinement, Spread
 from .spectrum import spectrum_with_rate
 
 __all__ = ["CHUNK", "Inferred", "PoissonAutodecoder", "cell_rates", "one_thread"]
 
 #: Raised whenever the networks or their inputs change meaning.
-VERSION = 3
+VERSION = 4
 
 #: Sources worked on at once: the weights are read once for all, and the rest fits into the cache.
 CHUNK = 256
@@ -57,8 +59,9 @@ class Inferred:
     latent : Tensor, shape (n, n_latent)
     hidden : Tensor, shape (n, n_hidden)
         What the networks remember of the photons, for the refinement.
-    descriptors : Tensor, shape (n, n_descriptors)
-        See `stingray_align.autodecoder.descriptors`.
+    guessed : Tensor, shape (n, n_descriptors)
+        Raw descriptors as the first pass guesses them, see
+        `stingray_align.autodecoder.descriptors`.
     shape : `~stingray_align.autodecoder.decoder.Shape`
         Shape of the rate.
     offset : Tensor, shape (n, 512)
@@ -69,7 +72,7 @@ class Inferred:
     curves: Smoothed
     latent: torch.Tensor
     hidden: torch.Tensor
-    descriptors: torch.Tensor
+    guessed: torch.Tensor
     decoded: Shape
     shape: Shape
     offset: torch.Tensor
@@ -90,9 +93,10 @@ class PoissonAutodecoder:
         Whether networks find latent, refined rate and intervals from the photons. Without, each
         latent is optimised, as in the original autodecoder (`stingray_align.autodecoder.latents`).
     n_steps, n_refinement_steps, n_posterior_steps : int
-        Optimiser steps for decoder and first pass (and a tenth as many for its mixture of curves);
-        for the refinement; for the intervals, again for the covariance of the latent, and four
-        times as many for the weights of the experts. Without encoder there are only the first.
+        Optimiser steps for decoder and first pass (a tenth as many for its mixture of curves, and
+        three tenths for the descriptors); for the refinement; for the intervals, again for the
+        covariance of the latent, and four times as many for the weights of the experts. Without
+        encoder there are only the first.
     batch_size : int
         Sources per step.
     learning_rate : float
@@ -107,7 +111,7 @@ class PoissonAutodecoder:
     ----------
     networks_ : torch.nn.ModuleDict
         ``decoder`` and, with an encoder, ``first_pass``, ``mixture``, ``refinement``,
-        ``spread`` and ``experts``; present after `fit` or `load`.
+        ``spread``, ``experts`` and ``describer``; present after `fit` or `load`.
     curve_ : list of dict
         Steps, training loss and gain on held-out sources, as printed during `fit`.
     training_ : dict
@@ -163,6 +167,7 @@ class PoissonAutodecoder:
                 networks["refinement"] = Refinement(self.n_latent, self.n_hidden)
                 networks["spread"] = Spread(self.n_latent, self.n_hidden, self.n_rank)
                 networks["experts"] = Experts(self.n_hidden)
+                networks["describer"] = Describer(self.n_hidden)
             return networks
 
     # -- training, saving, loading -----------------------------------------------------------
@@ -269,13 +274,25 @@ class PoissonAutodecoder:
             latent = self._optimised(photons)
             shape = self.networks_["decoder"](latent, batch.log_area)
             nothing = torch.zeros(len(latent), N_DESCRIPTORS)
-            return Inferred(batch, curves, latent, latent, descriptors(nothing), shape, shape,
-                            0.0)
-        latent, hidden, raw = self.networks_["first_pass"](batch, curves)
+            return Inferred(batch, curves, latent, latent, nothing, shape, shape, 0.0)
+        latent, hidden, guessed = self.networks_["first_pass"](batch, curves)
         decoded = self.networks_["decoder"](latent, batch.log_area)
         offset = self.networks_["mixture"].offset(decoded, batch.exposed, hidden, curves)
-        return Inferred(batch, curves, latent, hidden, descriptors(raw), decoded,
-                        decoded.moved(offset), offset)
+        return Inferred(batch, curves, latent, hidden, guessed, decoded, decoded.moved(offset),
+                        offset)
+
+    @torch.inference_mode()
+    def describe(self, inferred, found):
+        """Descriptors, with the read-outs ``found`` in view, shape (n, N_DESCRIPTORS)."""
+        if not self.encoder:
+            return descriptors(inferred.guessed)
+        return descriptors(self.networks_["describer"](
+            inferred.hidden, energies(inferred.batch), torch.from_numpy(found)))
+
+    def vectors(self, inferred):
+        """Feature vectors of what `infer` found, ndarray (n, n_features), see `readouts`."""
+        found = readouts(inferred)
+        return feature_vectors(found, inferred.latent, self.describe(inferred, found))
 
     def _optimised(self, photons):
         from .latents import optimise_latents

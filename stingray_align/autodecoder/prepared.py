@@ -1,13 +1,13 @@
-"""Sources whose estimates are made once, for training the weights of the experts.
+"""Sources whose evidence is gathered once, for networks that learn from it in many steps.
 
 A Cox process takes tens of milliseconds for a source, a step of the optimiser less than that for
-sixty-four of them. So the evidence of some thousand sources is gathered before, and kept beside the
-checkpoint while the training lasts; the weights are few, and do not memorise it.
+sixty-four of them. So the evidence of many sources is gathered before, and kept beside the
+checkpoint while the training lasts.
 """
 
 from __future__ import annotations
 
-from copy import copy
+from copy import copy, deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,10 @@ from .batch import fine_counts
 from .experts import Evidence, gather_evidence, in_bins, on_fine
 from .intervals import mixture_loss
 
-__all__ = ["Prepared", "examples", "experts_loss"]
+__all__ = ["Prepared", "Weighed", "examples", "experts_loss"]
 
-#: Sources in a file, and the share of all that is held out.
-CHUNK, HELD_OUT = 256, 0.08
+#: Share of all sources that is held out.
+HELD_OUT = 0.08
 #: In the loss of the intervals a kind of variability counts as its share of the sources to the
 #: power of one minus this: with 0, intervals hold over the population, but seldom for its rare
 #: kinds, which they take for its common ones; with 1, all kinds would be as common.
@@ -75,13 +75,13 @@ def examples(model, shown, others, truth):
 
 
 class Prepared:
-    """Examples of many sources.
+    """Examples of many sources; a subclass knows the loss of a network that learns from them.
 
     Parameters
     ----------
     model : PoissonAutodecoder
     networks : torch.nn.ModuleDict
-        Trained, but for the weights of the experts.
+        Trained, but for the one that is to learn.
     make : callable
         ``make(model, number)`` gives the examples of one chunk of sources.
     n_sources : int
@@ -90,19 +90,22 @@ class Prepared:
     progress : bool
     """
 
+    #: Sources in a file, and those that are prepared per step of the optimiser.
+    CHUNK, PER_STEP = 256, 1
+
     def __init__(self, model, networks, make, n_sources, directory, progress):
         model = copy(model)
-        model.networks_ = networks
+        model.networks_ = deepcopy(networks).cpu()  # where compiled loops can reach them
         self.directory = None if directory is None else Path(directory)
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
         chunks = [self._chunk(model, make, number) for number in
-                  tqdm(range(max(1, round(n_sources / CHUNK))), "weighing experts",
+                  tqdm(range(max(1, round(n_sources / self.CHUNK))), "preparing sources",
                        disable=not progress)]
         self.arrays = {name: np.concatenate([chunk[name] for chunk in chunks])
                        for name in chunks[0]}
-        self.arrays["importance"] = _importance(self.arrays.pop("kind"))
-        self.n_trained = int(np.ceil(len(self.arrays["weight"]) * (1 - HELD_OUT)))
+        n = len(next(iter(self.arrays.values())))
+        self.n_trained = min(int(np.ceil(n * (1 - HELD_OUT))), n - 1)
 
     def _chunk(self, model, make, number):
         if self.directory is None:
@@ -112,6 +115,9 @@ class Prepared:
             write_tensors(path, make(model, number), kind="examples", version=1, about={})
         return read_tensors(path, kind="examples", version=1)[0]
 
+    def start(self, network):
+        """What the network has to know of the sources before its first step."""
+
     def _rows(self, rows):
         return {name: torch.as_tensor(array[rows].astype(np.float32))
                 for name, array in self.arrays.items()}
@@ -120,13 +126,32 @@ class Prepared:
         """Examples of ``size`` sources, as tensors by name."""
         return self._rows(rng.choice(self.n_trained, min(size, self.n_trained), replace=False))
 
+    def held_out(self, size=100):
+        """Examples not learned from, some at a time."""
+        n = len(next(iter(self.arrays.values())))
+        for first in range(self.n_trained, n, size):
+            yield self._rows(np.arange(first, min(first + size, n)))
+
+
+class Weighed(Prepared):
+    """Examples for the weights of the experts, which are few, and do not memorise them."""
+
+    #: Each is drawn some fifteen times.
+    PER_STEP = 4
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.arrays["importance"] = _importance(self.arrays.pop("kind"))
+
+    def loss(self, experts, one):
+        """Loss of a batch."""
+        return experts_loss(experts, one)
+
     @torch.no_grad()
     def gain(self, experts):
         """Gain in log-likelihood per photon not seen over a constant, on sources held out."""
         gain = total = 0.0
-        n = len(self.arrays["weight"])
-        for first in range(min(self.n_trained, n - 1), n, 100):
-            one = self._rows(np.arange(first, min(first + 100, n)))
+        for one in self.held_out():
             log_rate, _ = experts(_evidence(one))
             gain += (one["others"] * log_rate).sum().item()
             total += one["others"].sum().item()

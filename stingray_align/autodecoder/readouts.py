@@ -26,7 +26,7 @@ from .descriptors import DESCRIPTORS
 from .periods import N_OCTAVES, N_PHASES, fast_search, folded, slow_search
 from .statistics import HARD_FROM
 
-__all__ = ["feature_names", "feature_units", "feature_vectors"]
+__all__ = ["N_READOUTS", "feature_names", "feature_units", "feature_vectors", "readouts"]
 
 BANDS = ((0, 6), (6, 10), (10, 19))  # channels of the soft, medium and hard band
 RATIOS = ((2, 0), (2, 1), (1, 0))
@@ -71,6 +71,9 @@ _READOUTS = {
 }
 
 
+N_READOUTS = len(_READOUTS)
+
+
 @cache
 def feature_names(n_latent):
     """Names of the entries of `feature_vectors`."""
@@ -84,8 +87,8 @@ def feature_units(names):
 
 
 @torch.inference_mode()
-def feature_vectors(inferred):
-    """One vector for each source.
+def readouts(inferred):
+    """Read-outs of each source.
 
     Parameters
     ----------
@@ -93,20 +96,22 @@ def feature_vectors(inferred):
 
     Returns
     -------
-    ndarray of float32, shape (n, n_features)
-        Columns as in `feature_names`.
+    ndarray of float32, shape (n, N_READOUTS)
     """
-    batch, shape = inferred.batch, inferred.shape
-    seen = _look(batch, shape)
-    latent, descriptors = inferred.latent.numpy(), inferred.descriptors.numpy()
-    n_readouts = len(_READOUTS)
-    vectors = np.empty((len(latent), n_readouts + latent.shape[1] + descriptors.shape[1]),
-                       dtype=np.float32)
+    batch = inferred.batch
+    seen = _look(batch, inferred.shape)
+    found = np.empty((len(seen.n_photons), N_READOUTS), dtype=np.float32)
     _read_out(seen, slow_search(batch.wave, seen.n_photons),
-              fast_search(batch.photons, batch.expected), vectors)
-    vectors[:, n_readouts:n_readouts + latent.shape[1]] = latent
-    vectors[:, n_readouts + latent.shape[1]:] = descriptors
-    return vectors
+              fast_search(batch.photons, batch.expected), found)
+    return found
+
+
+def feature_vectors(found, latent, descriptors):
+    """One vector for each source, ndarray of float32 (n, n_features).
+
+    Columns as in `feature_names`: read-outs, latent and descriptors, one row for each source.
+    """
+    return np.concatenate([found, latent.numpy(), descriptors.numpy()], axis=1)
 
 
 class _Seen(NamedTuple):

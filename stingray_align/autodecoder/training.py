@@ -10,10 +10,11 @@ is no truth: then the photons not shown are scored. A Poisson process split at r
 independent Poisson processes with the same rate shape, so neither way can the networks gain by
 copying noise, and no smoothness penalty is needed.
 
-Training has six phases, each with the networks of those before it fixed: decoder and first pass;
+Training has seven phases, each with the networks of those before it fixed: decoder and first pass;
 the mixture of curves in the first pass; the refinement (`stingray_align.autodecoder.refinement`);
-its intervals; the covariance of the latent; the weights of the experts
-(`stingray_align.autodecoder.experts`), on sources that were prepared for it.
+its intervals; the covariance of the latent; and, on sources that were prepared for them, the
+weights of the experts (`stingray_align.autodecoder.experts`) and the descriptors
+(`stingray_align.autodecoder.describing`). Without truth there is nothing to describe.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ from .._files import read_tensors, write_tensors
 from ..datasets.stream import RUNS, TARGETS, SimulatedStream, Truth, simulate_with_truth
 from ..errors import ModelFileError
 from ..photons import N_TIME_BINS, Photons
+from . import describing
 from .batch import COLOUR_BIN, Cells, fine_counts, make_batch
 from .descriptors import descriptor_loss
 from .inference import smoothed
 from .intervals import HARDNESS, mixture_loss
 from .latents import _team, _under, _write_curve
 from .likelihood import expected_log_likelihood, log_likelihood, total_log_rate
-from .prepared import CHUNK, Prepared, examples, experts_loss
+from .prepared import Weighed, examples
 from .pulsations import pulsations
 from .refinement import SUB
 
@@ -53,8 +55,6 @@ EVERY = 500  # steps between lines of the training curve, and between checkpoint
 EMA = 0.999
 DESCRIPTOR_WEIGHT = 0.1
 INTERVAL_WEIGHT = 0.1
-#: Sources that are prepared per step of the experts' training: each is drawn some fifteen times.
-SOURCES_PER_STEP = 4
 #: Beginnings of the names of the parameters that intervals and sub-bins are made of.
 INTERVALS = ("refinement.sub_bins", "refinement.log_rate_intervals", "refinement.known",
              "refinement.scalars")
@@ -449,7 +449,7 @@ def redraw(networks, photons, rng):
         log_relative_rate=np.take_along_axis(log_rate, at[:, :, None] // SUB, axis=2)[:, :, 0])
 
 
-def prepare(model, source, number, size):
+def prepare_evidence(model, source, number, size):
     """Examples for the weights of the experts, from one chunk of sources."""
     rng = np.random.default_rng([model.seed, 3, number])
     photons, truth = with_gaps(*augment(*source.prepared(number, size, rng), rng), rng)
@@ -466,6 +466,14 @@ def prepare(model, source, number, size):
     return {name: np.concatenate([made[name], known[name]]) for name in made}
 
 
+def prepare_descriptions(model, source, number, size):
+    """Examples for the descriptors, from one chunk of sources."""
+    rng = np.random.default_rng([model.seed, 4, number])
+    photons, truth = source.prepared(number, size, rng)
+    shown, _ = show(photons, rng, tiny=0.1, everything=0.6)
+    return describing.examples(model.infer(shown), truth)
+
+
 # ---- the loop ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Phase:
@@ -473,8 +481,9 @@ class Phase:
 
     ``trained`` are beginnings of the parameters' names.
     ``predict(networks, batch)`` gives the rate that the training curve scores. ``gaps`` says
-    whether more gaps are made: what works bin by bin has to know them all. Without ``loss``, the
-    phase learns from `Prepared` sources.
+    whether more gaps are made: what works bin by bin has to know them all. A phase of one network
+    that learns from `Prepared` sources has their class and the function that makes them in
+    ``prepared``, and neither ``loss`` nor ``predict``.
     """
 
     name: str
@@ -484,6 +493,8 @@ class Phase:
     n_steps: int
     batch_size: int
     gaps: bool = True
+    prepared: tuple | None = None
+    weight_decay: float = 1e-4
 
 
 def fit_model(model, sources, checkpoint, progress, device):
@@ -514,7 +525,7 @@ def fit_model(model, sources, checkpoint, progress, device):
     else:
         source = EventSet(sources if isinstance(sources, Photons)
                           else Photons.from_events(sources), model.seed)
-    phases = (
+    phases = [
         Phase("first pass", ("decoder", "first_pass"), first_pass_loss, _first_pass,
               model.n_steps, model.batch_size, gaps=False),
         Phase("mixture", ("mixture",), local_mixture_loss, _mixed_first_pass,
@@ -528,7 +539,11 @@ def fit_model(model, sources, checkpoint, progress, device):
         Phase("posterior", ("spread",), posterior_loss, _refined_shape,
               model.n_posterior_steps, model.batch_size // 2),
         Phase("experts", ("experts",), None, None, 4 * model.n_posterior_steps,
-              model.batch_size // 2))
+              model.batch_size // 2, prepared=(Weighed, prepare_evidence))]
+    if isinstance(source, Simulated):
+        phases.append(Phase("descriptors", ("describer",), None, None, 3 * model.n_steps // 10,
+                            8 * model.batch_size, weight_decay=0.05,
+                            prepared=(describing.Described, prepare_descriptions)))
     with _team(device), one_thread():
         run = _Run(model, source, phases, checkpoint, device, progress and _rank() == 0)
         with tqdm(total=run.total, initial=run.step, desc="training",
@@ -570,18 +585,22 @@ class _Run:
 
     @cached_property
     def prepared(self):
-        """Sources for the weights of the experts; each process has its own."""
-        n_sources = SOURCES_PER_STEP * self.phases[-1].n_steps // _world_size()
+        """Sources that the present phase learns from; each process has its own."""
+        kind, make = self.phase.prepared
+        n_sources = kind.PER_STEP * self.phase.n_steps // _world_size()
         directory = None
         if self.checkpoint is not None:
-            directory = _prepared_directory(self.checkpoint) / str(_rank())
+            directory = _prepared_directory(self.checkpoint) / f"{self.phase.name}-{_rank()}"
 
-        def make(model, number):
-            with self.device:
-                return prepare(model, self.source, number * _world_size() + _rank(),
-                               min(CHUNK, max(n_sources, 2)))
+        def chunk(model, number):
+            return make(model, self.source, number * _world_size() + _rank(),
+                        min(kind.CHUNK, max(n_sources, 2)))
 
-        return Prepared(self.model, self.networks, make, n_sources, directory, self.progress)
+        return kind(self.model, self.networks, chunk, n_sources, directory, self.progress)
+
+    @property
+    def _network(self):
+        return self.networks[self.phase.trained[0]]
 
     def _begin(self):
         return self.ends[self.phases.index(self.phase)] - self.phase.n_steps
@@ -593,7 +612,7 @@ class _Run:
             if parameter.requires_grad:
                 chosen.append(parameter)
         return torch.optim.AdamW(chosen, lr=self.model.learning_rate, betas=(0.9, 0.98),
-                                 weight_decay=1e-4, fused=True)
+                                 weight_decay=self.phase.weight_decay, fused=True)
 
     def _learning_rate(self):
         here = self.step - self._begin()
@@ -605,14 +624,19 @@ class _Run:
         phase = self.phase
         if self.step and self.step == self._begin():  # go on from the average of the last phase
             self.networks.load_state_dict(self.average)
+            vars(self).pop("prepared", None)
+            if phase.prepared:
+                self.prepared.start(self._network)
+                _share(self._network.buffers())
+                self.average = {k: v.clone() for k, v in self.networks.state_dict().items()}
             self.optimiser = self._optimiser()
         # Everything random in a step follows from (seed, step, rank): a resumed run is the same.
         rng = np.random.default_rng([self.model.seed, 2, self.step, _rank()])
         torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
         size = phase.batch_size // _world_size()
-        if phase.loss is None:
+        if phase.prepared:
             with self.device:
-                loss = experts_loss(self.networks["experts"], self.prepared.draw(size, rng))
+                loss = self.prepared.loss(self._network, self.prepared.draw(size, rng))
         else:
             photons, truth = augment(*self.source.draw(self.step, size, rng), rng)
             if phase.gaps:
@@ -640,13 +664,13 @@ class _Run:
         phase = self.phases[sum(self.step > end for end in self.ends)]  # the one just worked on
         with self.device:
             gain = held_out_gain(self.networks, self.average, self.source.held_out, phase,
-                                 self.prepared if phase.loss is None else None)
+                                 self.prepared if phase.prepared else None)
         self.curve.append({"step": self.step, "phase": phase.name,
                            "loss": float(np.mean(self.losses)), "gain": gain})
         self.losses.clear()
         if not bar.disable:
             bar.write(f"step {self.step:6d}  {phase.name}  loss {self.curve[-1]['loss']:8.4f}"
-                      f"  held-out gain {gain:.4f} nat per photon")
+                      f"  held-out gain {gain:.4f} nat")
 
     def write(self):
         """Checkpoint, and the training curve beside it."""
@@ -698,6 +722,14 @@ def _world_size():
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def _share(tensors):
+    """Replace tensors by their mean over all processes."""
+    if _world_size() > 1:
+        for tensor in tensors:
+            distributed.all_reduce(tensor)
+            tensor /= _world_size()
+
+
 def _average_gradients(parameters):
     """Mean of the gradients over all processes of a `torchrun`, as one message."""
     if _world_size() == 1:
@@ -713,11 +745,14 @@ def _average_gradients(parameters):
 
 @torch.no_grad()
 def held_out_gain(networks, weights, photons, phase, prepared=None):
-    """Gain in log-likelihood per held-out photon over a constant source of the same spectrum."""
+    """Gain in log-likelihood per held-out photon over a constant source of the same spectrum.
+
+    Of descriptors, per source over knowing the population.
+    """
     current = {k: v.clone() for k, v in networks.state_dict().items()}
     networks.load_state_dict(weights)
     if prepared is not None:
-        gain = prepared.gain(networks["experts"])
+        gain = prepared.gain(networks[phase.trained[0]])
         networks.load_state_dict(current)
         return gain
     gain = total = 0.0
