@@ -429,7 +429,7 @@ def small_disk(tmp_path):
     path = tmp_path / "disk"
     path.mkdir()
     try:
-        made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", path], **SILENT)
+        made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", path], **SILENT)
     except OSError:
         made = None
     if made is None or made.returncode:
