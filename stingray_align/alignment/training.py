@@ -170,7 +170,7 @@ def _adapted(start, aligner, maker, n_pairs, names):
     for skip, n, prose in ((0, n_pairs, False), (n_pairs, further, True)):
         events, texts, groups, _ = maker.pairs(n, skip=skip, prose=prose)
         own = clone(aligner).set_params(
-            n_steps=aligner.n_steps or 2 * len(events) // sizes_for(n).batch_size,
+            n_steps=aligner.n_steps or -(-2 * len(events) // sizes_for(n).batch_size),
             learning_rate=aligner.learning_rate / 2)
         # With so few steps ranks get better at their end alone: too late to stop early by them.
         start = own.fit(events, texts, groups, start=start, keep_texts=not prose,
