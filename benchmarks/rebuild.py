@@ -9,7 +9,7 @@ can be interrupted: what is finished is not done twice::
 
 With ``--keep-autodecoder`` the bundled autodecoder stays, and only what follows from it is made.
 ``--adapt`` fits the bundled aligner to the autodecoder, in place of training another, which
-takes a quarter of the time. The event files, each of one source, are those of the table of real
+leaves most texts unencoded. The event files, each of one source, are those of the table of real
 observations.
 """
 

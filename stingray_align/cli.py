@@ -821,8 +821,8 @@ def _parser():
     sub.add_argument("--archetypes", type=_count, default=5_600,
                      help="simulated sources in the catalogue (default 5600)")
     sub.add_argument("--start", metavar="ALIGNER", type=Path,
-                     help="file of an aligner whose side of the texts to keep: for another "
-                          "autodecoder, in a quarter of the time (default: train both sides)")
+                     help="file of an aligner to go on from, for another autodecoder: few texts "
+                          "need encoding then (default: begin with random weights)")
     sub.add_argument("--work", metavar="FOLDER", type=Path,
                      help="keep the vectors of the simulated sources here, for another run")
     sub.add_argument("--seed", type=int, default=0)

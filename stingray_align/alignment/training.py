@@ -93,8 +93,8 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
     start : Aligner, optional
         A fitted one, such as the bundled one, to be fitted to the vectors of another autodecoder.
         First its head of the events alone goes on from where it is, on the facts of the summaries,
-        then both heads on a few further sources with all of their texts. With little to encode
-        this takes a quarter of the time.
+        then both heads on 15 % as many further sources with all of their texts. Most texts need
+        not be encoded then, which is what takes longest.
     work : str or Path, optional
         Directory for intermediate arrays. Default: beside ``path_out``, removed at the end.
     progress : bool, optional
@@ -121,7 +121,7 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
     names = feature_names(model.n_latent)
     say = print if progress else (lambda *_: None)
 
-    if not start:
+    if start is None:
         events, texts, groups, _ = maker.pairs(n_pairs)
         aligner.fit(events, texts, groups, feature_names=names, text_model=encoder.name,
                     checkpoint=folder / "aligner.checkpoint.safetensors")
