@@ -6,8 +6,9 @@ from numpy.testing import assert_allclose
 
 from stingray_align.autodecoder._compiled import compiled
 from stingray_align.autodecoder.exponential import exp
-from stingray_align.autodecoder.harmonics import add_power, columns_of_harmonics
-from stingray_align.autodecoder.markov import fit, fit_kernels, matern12, matern32, mean_only
+from stingray_align.autodecoder.harmonics import Harmonics, add_power
+from stingray_align.autodecoder.markov import (Columns, fit, fit_kernels, matern12, matern32,
+                                               mean_only)
 
 
 @compiled
@@ -42,7 +43,7 @@ def test_kernels_together_are_kernels_one_by_one(n_models):
 
 
 def test_harmonics_times_slow_cosines():
-    matrix = columns_of_harmonics(37.3, 4, 2, 512)
+    matrix = Harmonics(37.3, 4, 2, 512).matrix
     time = (np.arange(512) + 0.5) / 512
     columns = [np.ones(512)]
     for order in range(1, 5):
@@ -51,6 +52,22 @@ def test_harmonics_times_slow_cosines():
                 slow = np.cos(np.pi * k * time) * (np.sqrt(2) if k else 1)
                 columns.append(wave(2 * np.pi * 37.3 * order * time) * slow)
     assert_allclose(matrix, np.stack(columns, axis=1), atol=1e-11)
+
+
+@pytest.mark.parametrize("number, changes", [(1, 0), (4, 0), (1, 2), (3, 1), (8, 2)])
+def test_fit_of_harmonics_is_that_of_their_columns(number, changes):
+    rng = np.random.default_rng(number)
+    waves = Harmonics(21.7, number, changes, 1024)
+    expected = np.full(1024, 2.0)
+    expected[500:600] = 0  # a gap
+    time = (np.arange(1024) + 0.5) / 1024
+    counts = rng.poisson(expected * np.exp(np.cos(2 * np.pi * 21.7 * time) * time)).astype(float)
+    precision = rng.uniform(0.3, 3, waves.matrix.shape[1])
+    start = rng.normal(0, 0.1, 1024)
+    found = fit(counts, expected, None, Columns(waves, precision), start)
+    by_columns = fit(counts, expected, None, Columns(waves.matrix, precision), start)
+    assert_allclose(found.log_rate, by_columns.log_rate, atol=1e-9)
+    assert_allclose(found.log_evidence, by_columns.log_evidence, atol=1e-9)
 
 
 @pytest.mark.parametrize("harmonic", [1, 2, 3, 8])

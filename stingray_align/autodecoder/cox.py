@@ -32,7 +32,7 @@ import numpy as np
 from scipy import fft
 
 from ..photons import BAND_OF_CHANNEL, N_FINE_BINS, N_TIME_BINS
-from .harmonics import add_power, columns_of_harmonics
+from .harmonics import Harmonics, add_power
 from .markov import (LEVEL, Columns, Fit, Posterior, fit, fit_kernels, matern12, matern32,
                      mean_only)
 
@@ -118,7 +118,7 @@ class _Data:
         return self._expected[n_cells]
 
     def fit(self, process, columns, start=None):
-        n_cells = len(columns.matrix)
+        n_cells = columns.n_cells
         return fit(self.counts(n_cells), self.expected(n_cells), process, columns, start)
 
     def crowded(self):
@@ -167,8 +167,8 @@ class CoxProcess:
 
     def _likely(self, among):
         """Numbers and probabilities of those of some models that are not negligible."""
-        total = np.logaddexp.reduce(self._log_posterior[among])
-        chance = np.exp(self._log_posterior - total) * among
+        log_posterior = np.where(among, self._log_posterior, -np.inf)
+        chance = np.exp(log_posterior - np.logaddexp.reduce(log_posterior))
         kept = np.flatnonzero(chance > _NEGLIGIBLE)
         return kept, chance[kept] / chance[kept].sum()
 
@@ -314,10 +314,10 @@ def _try_periods(data, models, fine):
         for changes in CHANGES:
             if changes and hopeful < highest - _HOPELESS:
                 break
-            matrix, deviation = _waves(cycles, n_harmonics, changes, n_cells)
+            waves, deviation = _waves(cycles, n_harmonics, changes, n_cells)
             last = None
             for strength in STRENGTHS:
-                columns = Columns(matrix, np.append(LEVEL, strength * deviation) ** -2)
+                columns = Columns(waves, np.append(LEVEL, strength * deviation) ** -2)
                 one = data.fit(None, columns, last and last.log_rate)
                 found.append(_Model("quasi-periodic" if changes else "periodic", np.inf, strength,
                                     cycles, n_harmonics, None, columns, log_prior, one))
@@ -363,7 +363,7 @@ def _candidates(data):
 def _waves(cycles, n_harmonics, changes, n_cells):
     """Level and harmonics of a period, each times slow cosines that let its amplitude change.
 
-    Returns the columns (n_cells, 1 + m) and the relative deviations (m,) of their coefficients.
+    Returns the `Harmonics` and the relative deviations (m,) of their coefficients.
     """
     order = np.arange(1, n_harmonics + 1)
     order = order[order * cycles < n_cells / 2]
@@ -371,4 +371,4 @@ def _waves(cycles, n_harmonics, changes, n_cells):
     steepness = 1.0 if n_harmonics < 8 else 0.7
     height = order ** -steepness * np.sinc(order * cycles / n_cells)
     deviation = np.repeat(height, 2)[:, None] * np.exp(-0.25 * np.arange(changes + 1) ** 2)
-    return columns_of_harmonics(cycles, len(order), changes, n_cells), deviation.ravel()
+    return Harmonics(cycles, len(order), changes, n_cells), deviation.ravel()

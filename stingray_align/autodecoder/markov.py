@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .chain import posterior_variance, prior_draws, solved
-from .newton import most_probable
+from .harmonics import Harmonics
+from .newton import most_probable, most_probable_waves
 
 __all__ = ["LEVEL", "Columns", "Fit", "Posterior", "fit", "fit_kernels", "matern12", "matern32",
            "mean_only"]
@@ -32,10 +33,21 @@ _NO_PROCESS = np.zeros(0)
 
 
 class Columns(NamedTuple):
-    """Columns (n_cells, m) and the precision of their coefficients (m,)."""
+    """Columns and the precision of their coefficients (m,).
 
-    matrix: np.ndarray
+    The columns are a matrix (n_cells, m) or `~stingray_align.autodecoder.harmonics.Harmonics`.
+    """
+
+    columns: np.ndarray | Harmonics
     precision: np.ndarray
+
+    @property
+    def matrix(self):
+        return self.columns.matrix if isinstance(self.columns, Harmonics) else self.columns
+
+    @property
+    def n_cells(self):
+        return len(self.columns)
 
 
 class Fit(NamedTuple):
@@ -88,9 +100,14 @@ def fit(counts, expected, process, columns, start=None):
     Fit
         The evidence is relative to that of the photons under the constant rate.
     """
-    process = _NO_PROCESS if process is None else process
     start = np.zeros(len(counts)) if start is None else start
-    log_rate, log_evidence = most_probable(counts, expected, process[None], *columns, start[None])
+    if process is None and isinstance(columns.columns, Harmonics):
+        waves = columns.columns
+        return Fit(*most_probable_waves(counts, expected, waves.waves, waves.slow, waves.changes,
+                                        columns.precision, start))
+    process = _NO_PROCESS if process is None else process
+    log_rate, log_evidence = most_probable(counts, expected, process[None], columns.matrix,
+                                           columns.precision, start[None])
     return Fit(log_rate[0], log_evidence[0])
 
 
@@ -128,7 +145,8 @@ class Posterior:
 
     def __init__(self, expected, process, columns, mode):
         weight = expected * np.exp(mode)
-        self._system = weight, _NO_PROCESS if process is None else process, *columns
+        self._system = (weight, _NO_PROCESS if process is None else process, columns.matrix,
+                        columns.precision)
         variance = posterior_variance(*self._system)
         shift = solved(*self._system, (weight * variance)[:, None])[:, 0]
         self.centre = mode - shift / 2

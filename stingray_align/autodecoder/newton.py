@@ -1,4 +1,4 @@
-"""The most probable log-rate of each of several models, and its evidence: compiled loops."""
+"""The most probable log-rate of models of counts, and its evidence: compiled loops."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 from ._compiled import compiled
 from .chain import solved_in_full
 from .exponential import exp
+from .harmonics import combined, fourier_sums, normal_matrix
 from .lockstep import solved_together, workspace
+from .triangular import cholesky, solve_lower, solve_lower_transposed
 
-__all__ = ["most_probable"]
+__all__ = ["most_probable", "most_probable_waves"]
 
 #: Largest change of a log-rate in one Newton step, and squared change at which the steps stop: the
 #: evidence is then right to a few hundredths.
@@ -36,7 +38,7 @@ class _State(NamedTuple):
 @compiled
 def _moved(k, state, counts, expected, aim, coefficients, matrix, precision, has_process):
     """Go towards the aim of a Newton step as far as it helps; whether this is the end."""
-    n, m = matrix.shape
+    n, m = len(aim), len(coefficients)
     log_rate, rate, begin = state.log_rate[k], state.rate[k], state.begin[k]
     process, pull, last_a = state.process[k], state.pull[k], state.coefficients[k]
     g, e = np.zeros(n), np.zeros(n)
@@ -135,3 +137,58 @@ def most_probable(counts, expected, processes, matrix, precision, start):
         for t in range(n):
             state.value[k] += expected[t]
     return state.log_rate, state.value
+
+
+@compiled
+def most_probable_waves(counts, expected, waves, slow, changes, precision, start):
+    """The same for one model without a process, whose columns are harmonics.
+
+    Parameters
+    ----------
+    counts, expected : ndarray, shape (n_cells,)
+    waves, slow, changes
+        As in `~stingray_align.autodecoder.harmonics.Harmonics`.
+    precision : ndarray, shape (m,)
+    start : ndarray, shape (n_cells,)
+
+    Returns
+    -------
+    log_rate : ndarray, shape (n_cells,)
+    log_evidence : float
+    """
+    n, m = len(counts), len(precision)
+    rate, right, aim = np.empty((1, n)), np.empty(n), np.empty(n)
+    for t in range(n):
+        rate[0, t] = expected[t] * exp(start[t])
+    state = _State(start.copy().reshape(1, n), rate, np.zeros((1, n)), np.zeros((1, n)),
+                   np.zeros((1, n)), np.zeros((1, m)), np.full(1, -np.inf))
+    coefficients, nothing, log_det = np.empty((m, 1)), np.empty((0, 0)), 0.0
+    for _ in range(_MOST_STEPS):
+        for t in range(n):
+            right[t] = rate[0, t] * (state.log_rate[0, t] - 1) + counts[t]
+        cosines, sines = fourier_sums(waves, slow, changes, rate[0], right)
+        root = normal_matrix(cosines, sines, changes)
+        cosines, sines = cosines[2 * changes + 1:], sines[2 * changes + 1:]
+        coefficients[0, 0] = cosines[0, 0]
+        at = 1
+        for i in range(1, waves.shape[1] // 4 + 1):
+            for sums in (cosines, sines):
+                for k in range(changes + 1):
+                    coefficients[at, 0] = sums[k, i]
+                    at += 1
+        for j in range(m):
+            root[j, j] += precision[j]
+        cholesky(root)
+        log_det = 0.0
+        for j in range(m):
+            log_det += 2 * np.log(root[j, j]) - np.log(precision[j])
+        solve_lower(root, coefficients)
+        solve_lower_transposed(root, coefficients)
+        found = coefficients.reshape(m)
+        combined(waves, slow, changes, found, aim)
+        if _moved(0, state, counts, expected, aim, found, nothing, precision, False):
+            break
+    evidence = state.value[0] - log_det / 2
+    for t in range(n):
+        evidence += expected[t]
+    return state.log_rate[0], evidence
