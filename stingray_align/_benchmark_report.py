@@ -28,7 +28,7 @@ RUNS = {
     "reconstruction-bright": (["reconstruction"], 60),
     # Few photons say little each: more sources, for errors as small as those of bright ones.
     "reconstruction-csc": (["reconstruction", "--counts", "csc", "--sources", "10000"], 60),
-    "calibration": (["calibration"], 60),
+    "calibration": (["calibration", "--sources", "8000"], 60),
     "challenge-bright": (["reconstruction", "--challenge", "--sources", "1000"], 40),
     "challenge-csc": (["reconstruction", "--challenge", "--counts", "csc", "--sources", "1000"],
                       40),
@@ -105,7 +105,7 @@ def run_all(folder, *, quick=False, seed=None, files=(), only=None, n_processes=
             # Fresh processes, as a forked one would inherit threads that do not run in it.
             with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"),
                                      initializer=_share_cores,
-                                     initargs=(n_processes,)) as pool:
+                                     initargs=(workers,)) as pool:
                 jobs = {pool.submit(_run, folder, name, open_[name], models): name
                         for name in sorted(chosen, key=_turn)}
                 for job in as_completed(jobs):

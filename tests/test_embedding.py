@@ -3,13 +3,14 @@ import warnings
 import numpy as np
 import pytest
 import stingray
+import torch
 from astropy import units as u
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import stingray_align as sa
-from stingray_align.autodecoder import draw_vectors
+from stingray_align.autodecoder import draw_vectors, embed_vectors
 from stingray_align.errors import DomainShiftWarning, EventDataError, EventDataWarning
 from stingray_align.photons import CHANNEL_EDGES, Photons
 
@@ -34,6 +35,36 @@ def events():
 @pytest.fixture(scope="module")
 def embedding(events):
     return sa.embed(events)
+
+
+def test_threads_share_the_sources_and_change_nothing():
+    photons = sa.datasets.simulate_photons(600, seed=3)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = embed_vectors(photons)
+        torch.set_num_threads(3)
+        assert_array_equal(embed_vectors(photons), alone)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_a_thread_is_raised(monkeypatch):
+    photons = sa.datasets.simulate_photons(600, seed=3)
+    model = sa.PoissonAutodecoder.pretrained()
+
+    def infer(photons):
+        raise MemoryError("none left")
+
+    monkeypatch.setattr(model, "infer", infer)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(MemoryError, match="none left"):
+            embed_vectors(photons, model)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_one_list_and_a_sequence_and_the_method_agree(events, embedding):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +83,8 @@ def embed(events, model=None):
 def embed_vectors(photons, model=None, *, progress=False):
     """Feature vectors of many sources, the fast path for catalogues.
 
+    As many threads share the sources as ``torch.get_num_threads()`` says.
+
     Parameters
     ----------
     photons : Photons
@@ -97,16 +100,29 @@ def embed_vectors(photons, model=None, *, progress=False):
     """
     model = _resolve(model)
     vectors = np.empty((len(photons), len(feature_names(model.n_latent))), dtype=np.float32)
-    with one_thread():
-        for first in _shown(range(0, len(photons), CHUNK), "embedding", progress):
-            part = photons if len(photons) <= CHUNK else photons[first:first + CHUNK]
-            vectors[first:first + CHUNK] = model.vectors(model.infer(part))
+
+    def work(first):
+        part = photons if len(photons) <= CHUNK else photons[first:first + CHUNK]
+        vectors[first:first + CHUNK] = model.vectors(model.infer(part))
+
+    begins = range(0, len(photons), CHUNK)
+    n_threads = min(torch.get_num_threads(), len(begins))
+    # Each thread has chunks of its own: the matrices are too small to be shared.
+    pool = ThreadPoolExecutor(n_threads) if n_threads > 1 else None
+    try:
+        with one_thread():
+            done = pool.map(work, begins) if pool else map(work, begins)
+            for _ in _shown(done, "embedding", progress, len(begins)):
+                pass
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
     return vectors
 
 
-def _shown(work, what, progress):
+def _shown(work, what, progress, total=None):
     """With a bar if it takes more than two seconds; making one costs a tenth of a single source."""
-    return tqdm(work, what, delay=2) if progress else work
+    return tqdm(work, what, total, delay=2) if progress else work
 
 
 def draw_vectors(photons, n_draws, model=None, *, seed=0):

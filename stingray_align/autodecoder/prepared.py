@@ -99,11 +99,14 @@ class Prepared:
         self.directory = None if directory is None else Path(directory)
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
-        chunks = [self._chunk(model, make, number) for number in
-                  tqdm(range(max(1, round(n_sources / self.CHUNK))), "preparing sources",
-                       disable=not progress)]
-        self.arrays = {name: np.concatenate([chunk[name] for chunk in chunks])
-                       for name in chunks[0]}
+        n_chunks, self.arrays = max(1, round(n_sources / self.CHUNK)), {}
+        for number in tqdm(range(n_chunks), "preparing sources", disable=not progress):
+            for name, values in self._chunk(model, make, number).items():
+                if number == 0:  # all are of one size; held twice, they would fill the memory
+                    self.arrays[name] = np.empty((n_chunks, *values.shape), values.dtype)
+                self.arrays[name][number] = values
+        self.arrays = {name: array.reshape(-1, *array.shape[2:])
+                       for name, array in self.arrays.items()}
         n = len(next(iter(self.arrays.values())))
         self.n_trained = min(int(np.ceil(n * (1 - HELD_OUT))), n - 1)
 
