@@ -270,6 +270,11 @@ class Photons:
         return cls.concatenate(reduce_events(ev)[0] for ev in events)
 
 
+#: Frames that may lie between the closest of a few photons, how many of their steps are looked at
+#: first, and how far they may lie off the comb, in frames.
+_FRAMES_APART, _FIRST_STEPS, _OFF_COMB = 400, 20, 0.02
+
+
 def spread_frames(times, bin_length):
     """Move photons to random places inside the CCD frame they were read out with.
 
@@ -289,21 +294,40 @@ def spread_frames(times, bin_length):
         The same times, if they lie on no comb or if its step is below a quarter of a bin.
     """
     steps = np.diff(times)
-    steps = steps[steps > 0]
-    if len(steps) == 0:
+    steps = np.sort(steps[steps > 0])
+    if len(steps) < 6:
         return times
-    # Not the very shortest step: photons at a GTI's border may lie off the comb.
-    tenth = (len(steps) - 1) // 10
-    frame = np.partition(steps, tenth)[tenth]
-    if frame < bin_length / 4:
-        return times
-    # Over a few frames the readout's clock is exact; over many, rounding would add up.
-    few = steps[steps < 8.5 * frame] / frame
-    on_comb = np.abs(few - np.round(few)) < 0.05
-    if len(few) < 6 or on_comb.mean() < 0.9:
-        return times
-    inside = np.random.default_rng(0).uniform(-0.5, 0.5, len(times))  # the same in every run
-    return times + frame * inside
+    # Not the very shortest step: photons at a GTI's border may lie off the comb. Of few photons no
+    # two need be neighbours on it.
+    shortest = steps[(len(steps) - 1) // 10]
+    most = int(min(4 * shortest / bin_length, _FRAMES_APART))
+    frames = shortest / np.arange(1, most + 1)
+    possible = _on_comb(steps[:_FIRST_STEPS] / frames[:, None]).mean(axis=1) >= 0.9
+    for frame in frames[possible]:
+        found = _comb(steps, frame)
+        if found is not None:
+            inside = np.random.default_rng(0).uniform(-0.5, 0.5, len(times))  # as in every run
+            return times + found * inside
+    return times
+
+
+def _on_comb(in_frames):
+    return np.abs(in_frames - np.round(in_frames)) < _OFF_COMB
+
+
+def _comb(steps, frame):
+    """The frame near this one of which nine tenths of the ascending steps are multiples, or None."""
+    for reach in (8.5, 60, _FRAMES_APART):  # over many, an error of the estimate adds up
+        some = steps[:np.searchsorted(steps, reach * frame)]
+        if len(some) == 0:
+            continue
+        fits = _on_comb(some / frame)
+        if fits.mean() < 0.9:
+            return None
+        some = some[fits]
+        number = np.round(some / frame)
+        frame = (some @ number) / (number @ number)
+    return frame if len(some) >= 6 else None
 
 
 def reduce_events(events):

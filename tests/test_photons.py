@@ -135,3 +135,24 @@ def test_a_comb_of_frames_is_spread_and_nothing_else_is():
     assert len(np.unique(spread_frames(cut, 2.0))) == len(cut)
     few = np.array([3.2, 6.4, 9.6])
     assert_array_equal(spread_frames(few, 2.0), few)
+
+
+@pytest.mark.parametrize("n_photons, frame, n_frames", [(15, 3.24104, 900), (40, 3.24104, 5000),
+                                                        (100, 0.44104, 15_000), (25, 3.14, 300)])
+def test_a_comb_is_found_although_no_two_photons_are_neighbours_on_it(n_photons, frame, n_frames):
+    rng = np.random.default_rng(n_photons)
+    start = 7.3e8  # as missions count seconds
+    length = n_frames * frame / 4096
+    for _ in range(5):
+        times = start + frame * np.sort(rng.choice(n_frames, n_photons, replace=False))
+        assert_allclose(spread_frames(times, length) - times,
+                        frame * np.random.default_rng(0).uniform(-0.5, 0.5, n_photons), atol=0.02)
+        other = start + np.sort(rng.uniform(0, n_frames * frame, n_photons))
+        assert_array_equal(spread_frames(other, length), other)
+
+
+def test_photons_of_two_intervals_have_two_combs():
+    rng = np.random.default_rng(5)
+    first, second = (np.sort(rng.choice(400, 30, replace=False)) for _ in range(2))
+    times = np.concatenate([3.2 * first, 5000.7 + 3.2 * second])
+    assert (spread_frames(times, 1.6) != times).all()
