@@ -294,14 +294,17 @@ def spread_frames(times, bin_length):
         The same times, if they lie on no comb or if its step is below a quarter of a bin.
     """
     steps = np.diff(times)
-    steps = np.sort(steps[steps > 0])
+    steps = steps[steps > 0]
     if len(steps) < 6:
         return times
     # Not the very shortest step: photons at a GTI's border may lie off the comb. Of few photons no
     # two need be neighbours on it.
-    shortest = steps[(len(steps) - 1) // 10]
+    tenth = (len(steps) - 1) // 10
+    shortest = np.partition(steps, tenth)[tenth]
     most = int(min(4 * shortest / bin_length, _FRAMES_APART))
-    frames = shortest / np.arange(1, most + 1)
+    if most == 0:
+        return times
+    steps, frames = np.sort(steps), shortest / np.arange(1, most + 1)
     possible = _on_comb(steps[:_FIRST_STEPS] / frames[:, None]).mean(axis=1) >= 0.9
     for frame in frames[possible]:
         found = _comb(steps, frame)
@@ -316,7 +319,7 @@ def _on_comb(in_frames):
 
 
 def _comb(steps, frame):
-    """The frame near this one of which nine tenths of the ascending steps are multiples, or None."""
+    """The frame near this one of which nearly all ascending steps are multiples, or None."""
     for reach in (8.5, 60, _FRAMES_APART):  # over many, an error of the estimate adds up
         some = steps[:np.searchsorted(steps, reach * frame)]
         if len(some) == 0:
