@@ -16,7 +16,7 @@ import argparse
 import numpy as np
 from tqdm import tqdm
 
-from stingray_align.autodecoder import embed_vectors
+from stingray_align.autodecoder import PoissonAutodecoder, embed_vectors
 from stingray_align.autodecoder.readouts import feature_names
 from stingray_align.datasets import _simulate, stream
 from stingray_align.datasets.population import _pack
@@ -31,9 +31,10 @@ PARAMETERS = {"hardness": "hardness", "photon_index": "photon_index", "log n_h":
 
 
 def simulated(n, seed, instrument):
-    """Photons, and as arrays the expected photons of source and background in each channel,
+    """Photons of simulated sources, and what is true of them.
 
-    shape (n, 2, 20), the parameters, shape (n, 4), and the classes.
+    As arrays: the expected photons of source and background in each channel, shape (n, 2, 20), the
+    parameters, shape (n, 4), and the classes, shape (n,).
     """
     photons, expected, targets, classes = [], [], [], []
     columns = [list(stream.TARGETS).index(name) for name in PARAMETERS.values()]
@@ -51,9 +52,9 @@ def simulated(n, seed, instrument):
 
 
 def posterior_means(counts, expected, spectra, parameters, allowed):
-    """Means (m,) of the parameters (n, m) of spectra (n, 20), weighted by how they fit, and the
+    """Means (m,) of the parameters (n, m) of spectra (n, 20), weighted by how they fit.
 
-    number of those that share the weight. ``allowed`` (n, m) says which count.
+    And how many of them share the weight. ``allowed`` (n, m) says which count.
     """
     share = expected[1].sum() / expected.sum()
     background = expected[1] / max(expected[1].sum(), 1e-9)
@@ -82,9 +83,10 @@ def main():
     photons, expected, truth, own = simulated(args.sources, args.seed, args.instrument)
     chosen = np.flatnonzero(photons.n_photons > BRIGHT)
     photons, expected, truth, own = (x[chosen] for x in (photons, expected, truth, own))
-    names = feature_names(96)
-    found = embed_vectors(photons)[:, [names.index(f"estimated_{name.replace(' ', '_')}")
-                                       for name in PARAMETERS]]
+    model = PoissonAutodecoder.pretrained()
+    names = feature_names(model.n_latent)
+    columns = [names.index(f"estimated_{name.replace(' ', '_')}") for name in PARAMETERS]
+    found = embed_vectors(photons, model)[:, columns]
     limits = {"spectrum alone": [], "class known": []}
     for i in tqdm(range(len(photons)), "sources"):
         counts = np.bincount(photons[i].channel, minlength=N_CHANNELS).astype(float)

@@ -291,7 +291,8 @@ def spread_frames(times, bin_length):
     Returns
     -------
     ndarray of float64, shape (n,)
-        The same times, if they lie on no comb or if its step is below a quarter of a bin.
+        The same times, if they lie on no comb, if its step is below a quarter of a bin, or if
+        there are fewer than seven photons, which cannot show one.
     """
     steps = np.diff(times)
     steps = steps[steps > 0]

@@ -74,7 +74,8 @@ def _significances(ax, comparison):
     for y, row, x in zip(place, tests, value):
         text = "too few photons" if not np.isfinite(row["sigma"]) else (
             f"{'> ' if row['limit'] else ''}{row['sigma']:.1f} σ")
-        ax.text(x + 0.015 * right, y, text, va="center", fontsize=9)
+        ax.text(x + 0.015 * right, y, text, va="center", fontsize=9,  # in front of the line
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     ax.axvline(bar, color="black", lw=1, ls="--", label=f"p = {comparison.level:g} after Holm")
     ax.set_yticks(place, labels=list(tests["test"]))
     ax.set(xlabel="significance after correction (σ)", xlim=(0, right),

@@ -33,21 +33,21 @@ _NO_PROCESS = np.zeros(0)
 
 
 class Columns(NamedTuple):
-    """Columns and the precision of their coefficients (m,).
+    """Basis functions as columns, and the precision of their coefficients (m,).
 
-    The columns are a matrix (n_cells, m) or `~stingray_align.autodecoder.harmonics.Harmonics`.
+    The basis is a matrix (n_cells, m) or `~stingray_align.autodecoder.harmonics.Harmonics`.
     """
 
-    columns: np.ndarray | Harmonics
+    basis: np.ndarray | Harmonics
     precision: np.ndarray
 
     @property
     def matrix(self):
-        return self.columns.matrix if isinstance(self.columns, Harmonics) else self.columns
+        return self.basis.matrix if isinstance(self.basis, Harmonics) else self.basis
 
     @property
     def n_cells(self):
-        return len(self.columns)
+        return len(self.basis)
 
 
 class Fit(NamedTuple):
@@ -101,8 +101,8 @@ def fit(counts, expected, process, columns, start=None):
         The evidence is relative to that of the photons under the constant rate.
     """
     start = np.zeros(len(counts)) if start is None else start
-    if process is None and isinstance(columns.columns, Harmonics):
-        waves = columns.columns
+    if process is None and isinstance(columns.basis, Harmonics):
+        waves = columns.basis
         return Fit(*most_probable_waves(counts, expected, waves.waves, waves.slow, waves.changes,
                                         columns.precision, start))
     process = _NO_PROCESS if process is None else process
