@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from stingray_align.autodecoder.along import Along
-from stingray_align.autodecoder.layers import Linear, Residual
+from stingray_align.autodecoder.layers import Body, Linear, settle
 
 
 def settled(n_in, n_out):
@@ -29,18 +29,18 @@ def test_settled_layer_is_that_of_torch(n):
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_settled_block_is_that_of_torch(n):
-    block = Residual(24)
+@pytest.mark.parametrize("n_blocks", [1, 2])
+def test_settled_body_is_that_of_torch(n, n_blocks):
+    body = Body(13, 24, n_blocks)
     rng = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        for parameter in block.parameters():
+        for parameter in body.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=rng).half())
-    x = 3 + torch.randn(n, 24, generator=rng)
-    expected = block(x)
-    block.inner.settle()
-    block.outer.settle()
+    x = 3 + torch.randn(n, 13, generator=rng)
+    expected = body(x)
+    settle(body)
     with torch.inference_mode():
-        found = block(x)
+        found = body(x)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -60,6 +60,16 @@ def test_weights_that_no_half_can_hold_are_not_rounded():
     with torch.inference_mode():
         found = layer(torch.ones(1, 3)).numpy()
     assert (found == np.float32(3 * (1 + 2**-20))).all()
+
+
+def test_body_with_such_weights_stays_with_torch():
+    body, x = Body(3, 8), torch.ones(1, 3)
+    with torch.no_grad():
+        body[1].inner.weight.fill_(1 + 2**-20)
+    expected = body(x)
+    settle(body)
+    with torch.inference_mode():
+        torch.testing.assert_close(body(x), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 4, 5])

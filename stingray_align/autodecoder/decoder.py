@@ -22,7 +22,7 @@ from torch import nn
 
 from ..photons import N_CHANNELS, N_TIME_BINS
 from .batch import N_COLOUR_BINS
-from .layers import Linear, Residual
+from .layers import Body, Linear
 
 __all__ = ["Decoder", "Shape"]
 
@@ -87,8 +87,7 @@ class Decoder(nn.Module):
 
     def __init__(self, n_latent, n_hidden):
         super().__init__()
-        self.body = nn.Sequential(Linear(n_latent, n_hidden), Residual(n_hidden),
-                                  Residual(n_hidden), nn.LayerNorm(n_hidden))
+        self.body = Body(n_latent, n_hidden)
         self.heads = Linear(n_hidden, sum(HEADS))  # all four as one matrix product
         g, _, u, v = self.heads.weight.detach().split(HEADS)
         for head in (g, u, v):  # start from a constant source whose spectrum does not change

@@ -18,7 +18,7 @@ from ..photons import N_CHANNELS
 from ._compiled import compiled
 from .counting import N_COLOUR_BINS
 from .descriptors import N_DESCRIPTORS, descriptor_loss
-from .layers import Linear, Residual
+from .layers import Body, Linear
 from .prepared import Prepared
 from .readouts import N_READOUTS, readouts
 
@@ -69,8 +69,7 @@ class Describer(nn.Module):
         super().__init__()
         self.register_buffer("centre", torch.zeros(N_READOUTS))
         self.register_buffer("spread", torch.ones(N_READOUTS))
-        self.body = nn.Sequential(Linear(n_hidden + N_ENERGIES + N_READOUTS, n_hidden),
-                                  Residual(n_hidden), Residual(n_hidden), nn.LayerNorm(n_hidden))
+        self.body = Body(n_hidden + N_ENERGIES + N_READOUTS, n_hidden)
         self.outputs = Linear(n_hidden, N_DESCRIPTORS)
         nn.init.zeros_(self.outputs.weight)
         nn.init.zeros_(self.outputs.bias)

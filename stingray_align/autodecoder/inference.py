@@ -12,7 +12,7 @@ from torch import nn
 
 from .along import Along
 from .descriptors import N_DESCRIPTORS
-from .layers import Linear, Residual
+from .layers import Body, Linear
 from .mixing import write_offsets
 from .smoothing import KERNELS, N_RUNS, RUN, Smoothed, smoothed
 from .statistics import HARD_FROM, N_FEATURES, SOFT_BELOW, compress, photon_features
@@ -31,9 +31,7 @@ class FirstPass(nn.Module):
 
     def __init__(self, n_latent, n_hidden):
         super().__init__()
-        self.guess = nn.Sequential(
-            Linear(N_FEATURES, n_hidden), Residual(n_hidden), Residual(n_hidden),
-            nn.LayerNorm(n_hidden))
+        self.guess = Body(N_FEATURES, n_hidden)
         self.latent = Linear(n_hidden, n_latent)
         self.descriptors = Linear(n_hidden, N_DESCRIPTORS)
 

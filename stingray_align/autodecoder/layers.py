@@ -2,7 +2,7 @@
 
 With one source a layer does nothing but read its weights. They are stored in half precision, and
 read from there it takes half the time; products and sums are those of single precision. What is
-between the layers of a block takes less time than calling torch for it.
+between the layers takes less time than calling torch for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 
 from ._compiled import compiled
 
-__all__ = ["Linear", "Residual"]
+__all__ = ["Body", "Linear", "Residual", "settle"]
 
 
 class Linear(nn.Linear):
@@ -44,7 +44,7 @@ class Linear(nn.Linear):
 
 
 class Residual(nn.Module):
-    """Pre-normalised residual block of two linear layers; fast once these are settled."""
+    """Pre-normalised residual block of two linear layers."""
 
     def __init__(self, width):
         super().__init__()
@@ -56,12 +56,43 @@ class Residual(nn.Module):
 
     def forward(self, x):
         """Apply the block to (n, width)."""
-        inner, outer = self.inner.halves, self.outer.halves
-        if inner is None or outer is None or not _is_one(x):
-            return x + self.outer(nn.functional.gelu(self.inner(self.norm(x))))
-        return torch.from_numpy(_residual(
-            self.norm.weight.data.numpy(), self.norm.bias.data.numpy(), self.norm.eps,
-            *inner, *outer, x.numpy().reshape(-1)))[None]
+        return x + self.outer(nn.functional.gelu(self.inner(self.norm(x))))
+
+
+class Body(nn.Sequential):
+    """A linear layer, residual blocks, and a normalisation: what the networks are made of."""
+
+    #: Once settled: what `_body` takes before the numbers themselves.
+    settled = None
+
+    def __init__(self, n_in, width, n_blocks=2):
+        super().__init__(Linear(n_in, width), *(Residual(width) for _ in range(n_blocks)),
+                         nn.LayerNorm(width))
+
+    def settle(self):
+        """Prepare for inference, once the layers have settled."""
+        first, *blocks, last = self
+        layers = [layer for block in blocks for layer in (block.inner, block.outer)]
+        if any(layer.halves is None for layer in (first, *layers)):
+            return
+        halves, biases = (np.stack(parts) for parts in zip(*(layer.halves for layer in layers)))
+        norms = np.stack([[norm.weight.detach().numpy(), norm.bias.detach().numpy()]
+                          for norm in (*(block.norm for block in blocks), last)])
+        self.settled = (*first.halves, halves, biases, norms, np.float32(last.eps))
+
+    def forward(self, x):
+        """Apply the layers to (n, n_in)."""
+        if self.settled is None or not _is_one(x):
+            return super().forward(x)
+        return torch.from_numpy(_body(*self.settled, x.numpy().reshape(-1)))[None]
+
+
+def settle(network):
+    """Prepare all layers of a network for inference with the weights as they are now."""
+    for kind in (Linear, Body):
+        for layer in network.modules():
+            if isinstance(layer, kind):
+                layer.settle()
 
 
 def _is_one(x):
@@ -89,11 +120,23 @@ def _product(weight, bias, x):
 
 
 @compiled
-def _residual(scale, offset, eps, inner, inner_bias, outer, outer_bias, x):
-    """What a `Residual` makes of ``x`` (width,); for the rest see `_product`."""
+def _normed(x, norm, eps):
+    """Numbers of mean zero and variance one, scaled and moved."""
     centred = x - x.mean()
-    normed = centred / np.sqrt((centred * centred).mean() + np.float32(eps)) * scale + offset
-    hidden = _product(inner, inner_bias, normed)
-    for i in range(len(hidden)):
-        hidden[i] *= np.float32(0.5) * (1 + math.erf(hidden[i] * np.float32(math.sqrt(0.5))))
-    return x + _product(outer, outer_bias, hidden)
+    return centred / np.sqrt((centred * centred).mean() + eps) * norm[0] + norm[1]
+
+
+@compiled
+def _body(first, first_bias, halves, biases, norms, eps, x):
+    """What a `Body` makes of ``x`` (n_in,).
+
+    ``halves`` and ``biases`` are those of the layers of its blocks, one after the other; for the
+    first layer see `_product`.
+    """
+    x = _product(first, first_bias, x)
+    for block in range(len(norms) - 1):
+        hidden = _product(halves[2 * block], biases[2 * block], _normed(x, norms[block], eps))
+        for i in range(len(hidden)):
+            hidden[i] *= np.float32(0.5) * (1 + math.erf(hidden[i] * np.float32(math.sqrt(0.5))))
+        x += _product(halves[2 * block + 1], biases[2 * block + 1], hidden)
+    return _normed(x, norms[-1], eps)

@@ -20,7 +20,7 @@ from .descriptors import N_DESCRIPTORS, descriptors
 from .draws import drawn_log_rates, quantiles
 from .experts import Experts, gather_evidence, split
 from .inference import FirstPass, LocalMixture, Smoothed, smoothed
-from .layers import Linear
+from .layers import settle
 from .pulsations import pulsations
 from .readouts import feature_vectors, readouts
 from .refinement import SUB, Refined, Refinement, Spread
@@ -227,9 +227,7 @@ class PoissonAutodecoder:
             raise ModelFileError(f"{path} does not hold the model that its header promises; make "
                                  "it again with PoissonAutodecoder.save") from error
         model.networks_.eval()
-        for layer in model.networks_.modules():
-            if isinstance(layer, Linear):
-                layer.settle()
+        settle(model.networks_)
         return model
 
     @classmethod

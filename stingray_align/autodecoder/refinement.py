@@ -32,7 +32,7 @@ from .folding import FOLDS, folded
 from .inference import (HARD_FROM, KERNELS, N_RUNS, RUN, SOFT_BELOW, compress, mixed, pooled,
                         run_means)
 from .intervals import N_COMPONENTS
-from .layers import Linear, Residual
+from .layers import Body, Linear
 from .likelihood import log_density, total_log_rate
 
 __all__ = ["Block", "Posterior", "Refined", "Refinement", "SUB", "Spread"]
@@ -163,8 +163,7 @@ class Refinement(nn.Module):
         super().__init__()
         n_step = n_hidden // 2
         n_scores = 256 + 64 + 2 * N_CHANNELS + n_latent + 1
-        self.step = nn.Sequential(Linear(n_scores + n_hidden, n_step), Residual(n_step),
-                                  nn.LayerNorm(n_step))
+        self.step = Body(n_scores + n_hidden, n_step, 1)
         self.step_latent = Linear(n_step, n_latent)
         nn.init.zeros_(self.step_latent.weight)
         nn.init.zeros_(self.step_latent.bias)
