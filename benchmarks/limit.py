@@ -1,4 +1,4 @@
-"""How well the spectrum of a source can tell its parameters at all.
+"""How well photons can tell what a source is at all: its spectrum, and its kind of variability.
 
 Run ``python benchmarks/limit.py``. Sources are simulated as everywhere, seen by one instrument, and
 the photons of each in twenty channels are compared with the spectra of many others of the same
@@ -9,6 +9,10 @@ times; *class known* compares only with sources of the same class. Beside them a
 of the embedding, which see times, too. *fitting* is how many simulated spectra share the
 weight, the median over sources: of the brightest sources few fit, so that their limit is a lower
 bound.
+
+A second table tells how well the likeliest kind of variability in the embedding is right, by how
+much more likely the true rate makes the photons than a constant one does. Where that is little, not
+even who knows the true rate can tell that the source varies.
 """
 
 import argparse
@@ -17,14 +21,17 @@ import numpy as np
 from tqdm import tqdm
 
 from stingray_align.autodecoder import PoissonAutodecoder, embed_vectors
+from stingray_align.autodecoder.descriptors import TIME_SHAPES
 from stingray_align.autodecoder.readouts import feature_names
 from stingray_align.datasets import _simulate, stream
 from stingray_align.datasets.population import _pack
 from stingray_align.evaluate._report import bootstrap, figures, joined_errors
-from stingray_align.photons import N_CHANNELS, Photons
+from stingray_align.photons import BAND_EDGES, N_CHANNELS, Photons
 
 #: Photons from which the figures hold, as in the benchmark of regression.
 BRIGHT = 300
+#: Gains in log-likelihood, nat, of the true rate over a constant.
+GAINS = (5, 10, 20, 50)
 #: Parameters by name, with the name that the training knows them by.
 PARAMETERS = {"hardness": "hardness", "photon_index": "photon_index", "log n_h": "n_h",
               "log kT": "kT"}
@@ -51,6 +58,52 @@ def simulated(n, seed, instrument):
             np.concatenate(targets), np.concatenate(classes))
 
 
+def light_curves(n, seed, counts):
+    """Photons of simulated sources, their kinds of variability, and what these are worth.
+
+    That is the gain in log-likelihood of the true rate, in three bands, over a constant.
+    """
+    photons, kinds, gains = [], [], []
+    for number in range(-(-n // _simulate.CHUNK)):
+        rng = np.random.default_rng([seed, number])
+        chunk = _simulate.simulate(rng, _simulate.CHUNK, counts, _simulate.class_names(None),
+                                   _simulate.instrument_weights(None))
+        rate, exposure = chunk.rate(), chunk.exposure[:, :, None]
+        rate *= (exposure.sum(axis=1) / (rate * exposure).sum(axis=1))[:, None]
+        band = np.digitize(chunk.energy, BAND_EDGES) - 1
+        seen = band < rate.shape[2]
+        owner, band, time = (x[seen] for x in (chunk.owner, band, chunk.time))
+        cell = (time / chunk.truth["duration"][owner] * rate.shape[1]).astype(int)
+        log_rate = np.log(np.maximum(rate[owner, cell.clip(max=rate.shape[1] - 1), band], 1e-9))
+        gains.append(np.bincount(owner, log_rate, len(rate)))
+        photons.append(_pack(chunk))
+        kinds.append(chunk.truth["time_shape"])
+    return Photons.concatenate(photons), np.concatenate(kinds), np.concatenate(gains)
+
+
+def recognised(model, names, n, seed):
+    """Table of how many sources are recognised, by the gain of their true rate."""
+    photons, kinds, gains = light_curves(n, seed, "bright")
+    columns = [names.index(f"log_probability_{kind.replace(' ', '_')}") for kind in TIME_SHAPES]
+    found = embed_vectors(photons, model)[:, columns].argmax(axis=1)
+    right = np.array(TIME_SHAPES)[found] == kinds
+    variable, by = kinds != "constant", np.digitize(gains, GAINS)
+    chosen = {f"variable, below {GAINS[0]}": variable & (by == 0)}
+    chosen |= {f"variable, {low} to {high}": variable & (by == k + 1)
+               for k, (low, high) in enumerate(zip(GAINS[:-1], GAINS[1:]))}
+    chosen |= {f"variable, above {GAINS[-1]}": variable & (by == len(GAINS)),
+               "constant": ~variable, "all": np.full(len(kinds), True)}
+    rows = []
+    for what, some in chosen.items():
+        row = [what]
+        for hit in (right[some], right[some & (photons.n_photons > BRIGHT)]):
+            row += len(hit), hit.mean(), hit.std() / np.sqrt(len(hit))
+        rows.append(row)
+    return figures(rows, ["gain, nat", "sources", "right", "right error",
+                          *(f"{name} > {BRIGHT} ct{error}" for name, error in
+                            (("sources", ""), ("right", ""), ("right", " error")))])
+
+
 def posterior_means(counts, expected, spectra, parameters, allowed):
     """Means (m,) of the parameters (n, m) of spectra (n, 20), weighted by how they fit.
 
@@ -61,7 +114,7 @@ def posterior_means(counts, expected, spectra, parameters, allowed):
     fits = np.log((1 - share) * spectra + share * background + 1e-12) @ counts
     means, numbers = np.full((2, parameters.shape[1]), np.nan)
     for k in np.flatnonzero(allowed.any(axis=0)):
-        weight = np.where(allowed[:, k], np.exp(fits - fits[allowed[:, k]].max()), 0)
+        weight = np.exp(np.where(allowed[:, k], fits - fits[allowed[:, k]].max(), -np.inf))
         means[k] = weight @ np.where(allowed[:, k], parameters[:, k], 0) / weight.sum()
         numbers[k] = weight.sum() ** 2 / (weight**2).sum()
     return means, numbers
@@ -74,6 +127,8 @@ def main():
     parser.add_argument("--sources", type=int, default=20_000,
                         help="of which those with more than 300 photons count")
     parser.add_argument("--instrument", default="ACIS-S")
+    parser.add_argument("--light-curves", type=int, default=20_000,
+                        help="for the second table")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -109,6 +164,9 @@ def main():
           f"Catalog; {args.spectra} spectra\n")
     joined_errors(figures(rows, ["parameter", "sources", *columns, "fitting",
                                  "fitting, class known"])).pprint_all()
+    print("\nKind of variability, one of 13, photons log-uniform from 20 to 3,000, by the gain of "
+          "the true rate over a constant\n")
+    joined_errors(recognised(model, names, args.light_curves, args.seed)).pprint_all()
 
 
 def r_squared(truth, estimate):

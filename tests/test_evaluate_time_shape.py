@@ -104,5 +104,6 @@ def test_feature_sets_take_what_a_catalogue_lists_and_no_estimates():
     sets = evaluate.feature_sets(np.arange(16.0).reshape(2, 8), names)
     assert sets["catalogue features"][0].tolist() == [0, 1, 2, 3]
     assert sets["latent"][0].tolist() == [6, 7] and sets["embedding"].shape == (2, 8)
+    assert sets["descriptors"][0].tolist() == [4]
     with pytest.raises(ValueError, match="do not fit"):
         evaluate.feature_sets(np.zeros((2, 3)), names)

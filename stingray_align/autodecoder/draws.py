@@ -30,10 +30,11 @@ __all__ = ["drawn_log_rates", "quantiles", "rate_quantiles", "source_quantiles"]
 BELOW_7_KEV = slice(0, 19)
 #: Normal scores at which the marginals are tabulated.
 _SCORES = torch.linspace(-3.2, 3.2, 33)
-#: Part of the width of the marginals that is kept in their middle. The loss that they were learned
-#: with gives rare kinds of variability more weight than they have (`prepared.BALANCE`), which makes
-#: all intervals too wide. The tails, where the rare kinds are, stay as they are.
-MIDDLE, TAILS = 0.9, 1.96
+#: Width of the marginals, in units of that learned, in their middle and from 95 % intervals on. The
+#: loss that they were learned with gives rare kinds of variability more weight than they have
+#: (`prepared.BALANCE`), which makes all intervals too wide; but the rare kinds are in the tails.
+MIDDLE, TAILS = 0.9, 1.05
+_TAILS_FROM = 1.96
 #: More photons than this are not missed in a cell.
 MORE_PHOTONS = 10.0
 #: Share of the latent in the variance of the scores, and what the rest keeps from run to run.
@@ -44,8 +45,8 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 def _table(raw):
-    kept = MIDDLE + (1 - MIDDLE) * (_SCORES / TAILS).square().clamp(max=1)
-    levels = torch.special.ndtr(kept * _SCORES)
+    width = MIDDLE + (TAILS - MIDDLE) * (_SCORES / _TAILS_FROM).square().clamp(max=1)
+    levels = torch.special.ndtr(width * _SCORES)
     return mixture_quantiles(raw, levels.expand(*raw.shape[:-1], -1))
 
 

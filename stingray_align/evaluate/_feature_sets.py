@@ -1,4 +1,4 @@
-"""Parts of the feature vector to compare: all of it, the latent alone, what a catalogue lists."""
+"""Parts of the feature vector to compare: all of it, parts alone, what a catalogue lists."""
 
 import numpy as np
 
@@ -8,6 +8,7 @@ __all__ = ["CATALOGUE_FEATURES", "feature_sets"]
 #: variability (excess variances, Kuiper). Names, or their beginnings if they end in "_".
 CATALOGUE_FEATURES = ("log_counts", "log_duration", "log_exposure", "log_rate", "counts_hardness_",
                       "excess_variance_", "kuiper_statistic")
+_DESCRIPTORS = ("estimated_", "spread_", "log_probability_")
 
 
 def feature_sets(vectors, names):
@@ -23,7 +24,9 @@ def feature_sets(vectors, names):
     Returns
     -------
     dict of ndarray
-        ``"embedding"`` (all), ``"latent"`` and ``"catalogue features"``.
+        ``"embedding"`` (all), ``"latent"``, ``"descriptors"`` (what the embedding itself says of
+        the source: parameters, their spreads, and how likely each kind of variability is) and
+        ``"catalogue features"``.
 
     Examples
     --------
@@ -31,7 +34,7 @@ def feature_sets(vectors, names):
     >>> from stingray_align.evaluate import feature_sets
     >>> sets = feature_sets(np.zeros((3, 4)), ["log_counts", "latent_0", "latent_1", "decoded_rms"])
     >>> {name: values.shape for name, values in sets.items()}
-    {'embedding': (3, 4), 'latent': (3, 2), 'catalogue features': (3, 1)}
+    {'embedding': (3, 4), 'latent': (3, 2), 'descriptors': (3, 0), 'catalogue features': (3, 1)}
     """
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or vectors.shape[1] != len(names):
@@ -42,4 +45,5 @@ def feature_sets(vectors, names):
                 for name in names]
 
     return {"embedding": vectors, "latent": vectors[:, chosen(["latent_"])],
+            "descriptors": vectors[:, chosen(_DESCRIPTORS)],
             "catalogue features": vectors[:, chosen(CATALOGUE_FEATURES)]}
