@@ -16,7 +16,7 @@ from stingray_align.autodecoder import training
 from stingray_align.datasets import _simulate, stream
 
 #: Phases of 16, 1, 8, 4, 4 and 16 steps, the second that of the mixture, the last of the experts;
-#: of simulated sources one of 4 for the descriptors behind them.
+#: of simulated sources one of 12 for the descriptors behind them.
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
              n_posterior_steps=4, batch_size=8, seed=3)
 EVERY = 4

@@ -110,8 +110,8 @@ def examples(inferred, truth):
 class Described(Prepared):
     """Examples for the describer."""
 
-    #: Each is drawn some fifteen times.
-    CHUNK, PER_STEP = 512, 64
+    #: Each is seen in two ways, which are drawn some thirteen times.
+    CHUNK, PER_STEP = 512, 40
 
     def start(self, describer):
         """Scale the read-outs."""

@@ -94,7 +94,7 @@ class PoissonAutodecoder:
         latent is optimised, as in the original autodecoder (`stingray_align.autodecoder.latents`).
     n_steps, n_refinement_steps, n_posterior_steps : int
         Optimiser steps for decoder and first pass (a tenth as many for its mixture of curves, and
-        three tenths for the descriptors); for the refinement; for the intervals, again for the
+        four fifths for the descriptors); for the refinement; for the intervals, again for the
         covariance of the latent, and four times as many for the weights of the experts. Without
         encoder there are only the first.
     batch_size : int

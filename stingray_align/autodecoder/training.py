@@ -470,8 +470,10 @@ def prepare_descriptions(model, source, number, size):
     """Examples for the descriptors, from one chunk of sources."""
     rng = np.random.default_rng([model.seed, 4, number])
     photons, truth = source.prepared(number, size, rng)
-    shown, _ = show(photons, rng, tiny=0.1, everything=0.6)
-    return describing.examples(model.infer(shown), truth)
+    # Each source twice, one after the other: simulating it takes longer than the first pass.
+    twice = np.arange(len(photons)).repeat(2)
+    shown, _ = show(photons[twice], rng, tiny=0.1, everything=0.4)
+    return describing.examples(model.infer(shown), truth[twice])
 
 
 # ---- the loop ----------------------------------------------------------------------------------
@@ -541,7 +543,7 @@ def fit_model(model, sources, checkpoint, progress, device):
         Phase("experts", ("experts",), None, None, 4 * model.n_posterior_steps,
               model.batch_size // 2, prepared=(Weighed, prepare_evidence))]
     if isinstance(source, Simulated):
-        phases.append(Phase("descriptors", ("describer",), None, None, 3 * model.n_steps // 10,
+        phases.append(Phase("descriptors", ("describer",), None, None, 4 * model.n_steps // 5,
                             8 * model.batch_size, weight_decay=0.05,
                             prepared=(describing.Described, prepare_descriptions)))
     with _team(device), one_thread():
