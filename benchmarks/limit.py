@@ -37,6 +37,14 @@ PARAMETERS = {"hardness": "hardness", "photon_index": "photon_index", "log n_h":
               "log kT": "kT"}
 
 
+def chunks(n, seed, counts, instrument=None):
+    """Chunks of simulated sources, at least ``n`` in all, each with its random generator."""
+    for number in range(-(-n // _simulate.CHUNK)):
+        rng = np.random.default_rng([seed, number])
+        yield rng, _simulate.simulate(rng, _simulate.CHUNK, counts, _simulate.class_names(None),
+                                      _simulate.instrument_weights(instrument))
+
+
 def simulated(n, seed, instrument):
     """Photons of simulated sources, and what is true of them.
 
@@ -45,10 +53,7 @@ def simulated(n, seed, instrument):
     """
     photons, expected, targets, classes = [], [], [], []
     columns = [list(stream.TARGETS).index(name) for name in PARAMETERS.values()]
-    for number in range(-(-n // _simulate.CHUNK)):
-        rng = np.random.default_rng([seed, number])
-        chunk = _simulate.simulate(rng, _simulate.CHUNK, "csc", _simulate.class_names(None),
-                                   _simulate.instrument_weights(instrument))
+    for rng, chunk in chunks(n, seed, "csc", instrument):
         truth = stream._truth(chunk, rng)
         photons.append(_pack(chunk))
         expected.append(np.stack([truth.expected[:, :2].sum(axis=1), truth.expected[:, 2]], axis=1))
@@ -58,16 +63,13 @@ def simulated(n, seed, instrument):
             np.concatenate(targets), np.concatenate(classes))
 
 
-def light_curves(n, seed, counts):
+def light_curves(n, seed):
     """Photons of simulated sources, their kinds of variability, and what these are worth.
 
     That is the gain in log-likelihood of the true rate, in three bands, over a constant.
     """
     photons, kinds, gains = [], [], []
-    for number in range(-(-n // _simulate.CHUNK)):
-        rng = np.random.default_rng([seed, number])
-        chunk = _simulate.simulate(rng, _simulate.CHUNK, counts, _simulate.class_names(None),
-                                   _simulate.instrument_weights(None))
+    for _, chunk in chunks(n, seed, "bright"):
         rate, exposure = chunk.rate(), chunk.exposure[:, :, None]
         rate *= (exposure.sum(axis=1) / (rate * exposure).sum(axis=1))[:, None]
         band = np.digitize(chunk.energy, BAND_EDGES) - 1
@@ -83,7 +85,7 @@ def light_curves(n, seed, counts):
 
 def recognised(model, names, n, seed):
     """Table of how many sources are recognised, by the gain of their true rate."""
-    photons, kinds, gains = light_curves(n, seed, "bright")
+    photons, kinds, gains = light_curves(n, seed)
     columns = [names.index(f"log_probability_{kind.replace(' ', '_')}") for kind in TIME_SHAPES]
     found = embed_vectors(photons, model)[:, columns].argmax(axis=1)
     right = np.array(TIME_SHAPES)[found] == kinds

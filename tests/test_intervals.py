@@ -124,19 +124,19 @@ def drawn(n=3, n_draws=400, seed=0):
     return drawn_log_rates(shape, many, refined, n_draws), shape, many, batch, refined
 
 
-def narrowed(scores):
+def rescaled(scores):
     """Scores of the mixture's quantiles that stand at some scores of a draw."""
     return scores * np.minimum(0.9 + 0.15 * (scores / 1.96) ** 2, 1.05)
 
 
-def test_draws_have_the_quantiles_of_the_mixtures_somewhat_narrower(monkeypatch):
+def test_draws_have_the_quantiles_of_the_mixtures_rescaled(monkeypatch):
     monkeypatch.setattr(draws, "MORE_PHOTONS", 1e12)  # no upper end
     rates, _, _, batch, refined = drawn()
     offset = rates - total_log_rate(refined.shape, batch)[:, None]
     assert_array_equal(offset[:, :, ::4], offset[:, :, 3::4])  # one offset in a run
     levels = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
     found = torch.quantile(offset[:, :, ::4], levels, dim=1).permute(1, 2, 0)
-    expected = norm.cdf(narrowed(norm.ppf(levels)))
+    expected = norm.cdf(rescaled(norm.ppf(levels)))
     for i, run in np.ndindex(3, 128):
         weight, mean, sd = by_hand(refined.log_rate_intervals[i, run])
         below = norm.cdf((found[i, run, :, None].numpy() - mean) / sd) @ weight
@@ -146,12 +146,13 @@ def test_draws_have_the_quantiles_of_the_mixtures_somewhat_narrower(monkeypatch)
 def test_intervals_are_narrower_in_the_middle_and_wider_in_the_tails():
     raw = torch.zeros(1, 9)
     raw[0, :3] = torch.tensor([0.0, -50.0, -50.0])  # one component, around zero
-    scores = torch.tensor([[-2.4, -1.96, -0.2, 0.0, 0.2, 1.96, 2.4]])
+    scores = torch.tensor([[-2.4, -1.96, -0.2, 0.0, 0.2, 1.96, 2.4, -1.0, 1.0]])
     found = draws._at_scores(draws._table(raw), scores)
     as_learned = mixture_quantiles(raw, torch.special.ndtr(scores))
     assert_allclose(found[:, 3], 0, atol=1e-3)
     assert_allclose((found / as_learned)[:, [2, 4]], 0.9, atol=0.01)
     assert_allclose((found / as_learned)[:, [0, 1, 5, 6]], 1.05, atol=0.01)
+    assert_allclose((found / as_learned)[:, 7:], 0.94, atol=0.01)
 
 
 def test_draws_end_where_photons_would_have_been_seen():
@@ -254,7 +255,7 @@ def test_the_rate_at_a_time_adds_both_uncertainties(model):
     weight, mean, sd = by_hand(refined.log_rate_intervals[0, bins // 4])
     part = rng.choice(N_COMPONENTS, 200_000, p=weight)
     offset = rng.normal(mean[part], sd[part])
-    offset = np.quantile(offset, norm.cdf(narrowed(rng.normal(size=len(offset)))))
+    offset = np.quantile(offset, norm.cdf(rescaled(rng.normal(size=len(offset)))))
     amplitude = np.log(rng.gamma(photons.n_photons[0] + 0.5, size=len(offset)))
     levels = [0.16, 0.5, 0.84]
     exact = np.quantile(offset + amplitude, levels)

@@ -470,7 +470,8 @@ def prepare_descriptions(model, source, number, size):
     """Examples for the descriptors, from one chunk of sources."""
     rng = np.random.default_rng([model.seed, 4, number])
     photons, truth = source.prepared(number, size, rng)
-    # Each source twice, one after the other: simulating it takes longer than the first pass.
+    # Each source twice, since simulating it takes longer than the first pass; one after the other,
+    # so that those held out are other sources.
     twice = np.arange(len(photons)).repeat(2)
     shown, _ = show(photons[twice], rng, tiny=0.1, everything=0.4)
     return describing.examples(model.infer(shown), truth[twice])

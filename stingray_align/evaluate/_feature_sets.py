@@ -8,7 +8,6 @@ __all__ = ["CATALOGUE_FEATURES", "feature_sets"]
 #: variability (excess variances, Kuiper). Names, or their beginnings if they end in "_".
 CATALOGUE_FEATURES = ("log_counts", "log_duration", "log_exposure", "log_rate", "counts_hardness_",
                       "excess_variance_", "kuiper_statistic")
-_DESCRIPTORS = ("estimated_", "spread_", "log_probability_")
 
 
 def feature_sets(vectors, names):
@@ -36,6 +35,8 @@ def feature_sets(vectors, names):
     >>> {name: values.shape for name, values in sets.items()}
     {'embedding': (3, 4), 'latent': (3, 2), 'descriptors': (3, 0), 'catalogue features': (3, 1)}
     """
+    from ..autodecoder.descriptors import DESCRIPTORS
+
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or vectors.shape[1] != len(names):
         raise ValueError(f"vectors of shape {vectors.shape} do not fit {len(names)} names.")
@@ -45,5 +46,5 @@ def feature_sets(vectors, names):
                 for name in names]
 
     return {"embedding": vectors, "latent": vectors[:, chosen(["latent_"])],
-            "descriptors": vectors[:, chosen(_DESCRIPTORS)],
+            "descriptors": vectors[:, chosen(DESCRIPTORS)],
             "catalogue features": vectors[:, chosen(CATALOGUE_FEATURES)]}
