@@ -113,3 +113,13 @@ def test_it_learns_what_can_be_known():
     of_kind = np.log(len(TIME_SHAPES) / 2)
     assert of_kind + 1 < learned.gain(describer) < of_kind + 5
     assert describing.BETA == 0.5
+
+
+def test_both_views_of_a_source_are_learned_from_or_neither():
+    def make(model, number):
+        return {"readouts": np.arange(58).repeat(2)[:, None]}
+
+    learned = Described(sa.PoissonAutodecoder(), torch.nn.ModuleDict(), make, 5, None, False)
+    trained = set(learned.arrays["readouts"][:learned.n_trained, 0])
+    held_out = {int(x) for one in learned.held_out(7) for x in one["readouts"][:, 0]}
+    assert held_out and not trained & held_out and len(trained | held_out) == 58

@@ -110,8 +110,8 @@ def examples(inferred, truth):
 class Described(Prepared):
     """Examples for the describer."""
 
-    #: Each is seen in two ways, which are drawn some thirteen times.
-    CHUNK, PER_STEP = 512, 40
+    #: Each example is drawn some thirteen times.
+    CHUNK, PER_STEP, VIEWS = 512, 40, 2
 
     def start(self, describer):
         """Scale the read-outs."""

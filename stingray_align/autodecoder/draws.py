@@ -33,7 +33,7 @@ _SCORES = torch.linspace(-3.2, 3.2, 33)
 #: Width of the marginals, in units of that learned, in their middle and from 95 % intervals on. The
 #: loss that they were learned with gives rare kinds of variability more weight than they have
 #: (`prepared.BALANCE`), which makes all intervals too wide; but the rare kinds are in the tails.
-MIDDLE, TAILS = 0.9, 1.05
+MIDDLE, TAILS = 0.87, 1.05
 _TAILS_FROM = 1.96
 #: More photons than this are not missed in a cell.
 MORE_PHOTONS = 10.0

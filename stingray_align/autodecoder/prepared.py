@@ -7,6 +7,7 @@ checkpoint while the training lasts.
 
 from __future__ import annotations
 
+import math
 from copy import copy, deepcopy
 from pathlib import Path
 
@@ -92,6 +93,8 @@ class Prepared:
 
     #: Sources in a file, and those that are prepared per step of the optimiser.
     CHUNK, PER_STEP = 256, 1
+    #: Examples of each source, one after the other; all are learned from, or none.
+    VIEWS = 1
 
     def __init__(self, model, networks, make, n_sources, directory, progress):
         model = copy(model)
@@ -108,7 +111,8 @@ class Prepared:
         self.arrays = {name: array.reshape(-1, *array.shape[2:])
                        for name, array in self.arrays.items()}
         n = len(next(iter(self.arrays.values())))
-        self.n_trained = min(int(np.ceil(n * (1 - HELD_OUT))), n - 1)
+        n_sources = n // self.VIEWS
+        self.n_trained = self.VIEWS * min(math.ceil(n_sources * (1 - HELD_OUT)), n_sources - 1)
 
     def _chunk(self, model, make, number):
         if self.directory is None:
