@@ -265,7 +265,8 @@ def test_another_text_encoder_is_refused(aligner):
 # -- votes and novelty ----------------------------------------------------------------------------
 
 
-def test_class_probabilities_are_right_and_calibrated(catalogue, aligner):
+def test_class_probabilities_are_right_and_calibrated(aligner):
+    catalogue = make(aligner)
     events, _, table, number = world(300, seed=5)
     vectors = aligner.transform_events(events)
     loss = catalogue.calibrate(vectors, table["class"])
@@ -276,15 +277,27 @@ def test_class_probabilities_are_right_and_calibrated(catalogue, aligner):
     assert -np.log(own).mean() == pytest.approx(loss, rel=1e-5)
     assert loss < 0.5 * np.log(3)
     assert (probabilities[:, order].argmax(axis=1) == number).mean() > 0.8
-    # no other temperature does better
-    for factor in (0.3, 3):
-        kept, catalogue.temperature = catalogue.temperature, catalogue.temperature * factor
-        other = np.array([catalogue.class_probabilities(v[None]) for v in vectors])
-        catalogue.temperature = kept
-        assert -np.log(other[:, order][np.arange(300), number]).mean() > loss
+    # no other temperature or power does better
+    temperature, power = catalogue.class_vote
+    for other in ((0.3 * temperature, power), (3 * temperature, power),
+                  (temperature, 0.7 * power), (temperature, 1.4 * power)):
+        catalogue.class_vote = other
+        found = np.array([catalogue.class_probabilities(v[None]) for v in vectors])
+        assert -np.log(found[:, order][np.arange(300), number]).mean() > loss
 
 
-def test_uncertain_draws_spread_the_vote(catalogue):
+def test_power_leaves_the_shares_of_the_catalogue(aligner):
+    """Where all sources look the same, the photons say nothing, however sharp the vote."""
+    table = world(90)[2]
+    table["class"] = ["rare"] * 9 + ["common"] * 81
+    catalogue = AlignedCatalog(aligner=aligner, table=table, temperature=0.1, class_vote=(0.1, 3),
+                               source_vectors=np.ones((90, 1)) * np.eye(1, aligner.n_shared))
+    found = catalogue.class_probabilities(np.eye(1, aligner.n_shared))
+    assert found[catalogue.classes.index("rare")] == pytest.approx(0.1 * 0.99 + 0.01 / 2)
+
+
+def test_uncertain_draws_spread_the_vote(aligner):
+    catalogue = make(aligner)
     vectors = catalogue.aligner.transform_events(4 * np.eye(3, N_EVENTS))
     sure = catalogue.class_probabilities(vectors[:1])
     mixed = catalogue.class_probabilities(vectors)
@@ -387,6 +400,7 @@ def test_round_trip(catalogue, tmp_path):
     assert again.source_vectors.dtype == np.float16
     assert again.texts == catalogue.texts
     assert again.temperature == catalogue.temperature
+    assert again.class_vote == catalogue.class_vote
     assert again._held_out is None
     for question in ("a polar", FakeEmbedding(np.zeros(N_EVENTS))):
         for target in ("sources", "texts"):
@@ -467,7 +481,7 @@ def test_parts_that_do_not_fit_or_are_of_another_version(catalogue, aligner, tmp
             AlignedCatalog.load(tmp_path / "mine")
         (tmp_path / "mine" / name).write_bytes(good)
     file = tmp_path / "mine" / "vectors.safetensors"
-    file.write_bytes(file.read_bytes().replace(b'"version":"1"', b'"version":"0"'))
+    file.write_bytes(file.read_bytes().replace(b'"version":"2"', b'"version":"0"'))
     with pytest.raises(ModelFileError, match="version '0'"):
         AlignedCatalog.load(tmp_path / "mine")
     with pytest.raises(FileNotFoundError, match="no catalogue"):

@@ -23,13 +23,15 @@ from .aligner import Aligner
 
 __all__ = ["AlignedCatalog"]
 
-_KIND, _VERSION = "catalogue", 1
+_KIND, _VERSION = "catalogue", 2
 _ALIGNER, _VECTORS, _SOURCES, _TEXTS = (
     "aligner.safetensors", "vectors.safetensors", "sources.ecsv.gz", "texts.json.gz")
 _ADDED = ("rank", "similarity", "text", "text_kind")  # columns of a query's answer
 _TARGETS = ("sources", "texts")
-_NEIGHBOURS = 200  # that may vote on class and parameters; the temperature decides how far down
+_NEIGHBOURS = 200  # that may vote on parameters; the temperature decides how far down
 _TEMPERATURES = np.geomspace(0.003, 1.0, 51)
+_CLASS_TEMPERATURES, _POWERS = np.geomspace(0.01, 1.0, 15), np.geomspace(0.5, 4.0, 25)
+_ROWS = 65_536  # sources that vote on a class at a time
 _DOUBT = 0.01  # probability shared out over all classes: a catalogue is never the whole sky
 _FEWEST_PEERS = 200  # sources of similar photon counts that novelty is judged against
 
@@ -61,6 +63,9 @@ class AlignedCatalog:
     temperature : float, optional
         Softmax temperature of the neighbours' vote; chosen by `calibrate` on the catalogue itself
         (each source left out in turn) if not given.
+    class_vote : tuple of float, optional
+        Temperature of the vote on the class, and the power its evidence is raised to, see
+        `class_probabilities`; ``(temperature, 1)`` until `calibrate` has chosen them.
     held_out : mapping of array_like, optional
         What `calibrate` learned from sources that are not in the catalogue: ``loneliness`` and
         ``counts``, shape (m,), for novelty, and ``stretch``, shape (n_parameters, 3), for the
@@ -81,7 +86,8 @@ class AlignedCatalog:
     """
 
     def __init__(self, *, aligner, table, source_vectors, texts=(), text_vectors=None,
-                 text_sources=None, model=None, encoder=None, temperature=None, held_out=None):
+                 text_sources=None, model=None, encoder=None, temperature=None, class_vote=None,
+                 held_out=None):
         n = len(table)
         if n == 0:
             raise ValueError("a catalogue needs at least one source")
@@ -120,6 +126,7 @@ class AlignedCatalog:
             temperature = self._best_temperature(similarity[:, None], index[:, None],
                                                  self._class)[0]
         self.temperature = float(temperature)
+        self.class_vote = (self.temperature, 1.0) if class_vote is None else tuple(class_vote)
         self._held_out = None if held_out is None else {
             name: np.asarray(values, np.float32) for name, values in held_out.items()}
 
@@ -204,10 +211,11 @@ class AlignedCatalog:
                    encoder=encoder)
 
     def calibrate(self, vectors, classes, *, table=None):
-        """Choose the temperature of the neighbours' vote on sources that are not in the catalogue.
+        """Choose temperatures of the neighbours' votes on sources that are not in the catalogue.
 
-        With a table, the p-values of novelty and the intervals of the parameters are calibrated
-        on the same sources.
+        Both are those of the least log loss of the classes: ``temperature`` where votes are taken
+        as they are, ``class_vote`` together with its power. With a table, the p-values of novelty
+        and the intervals of the parameters are calibrated on the same sources.
 
         Parameters
         ----------
@@ -222,20 +230,22 @@ class AlignedCatalog:
         Returns
         -------
         float
-            Mean log loss in nats at the temperature chosen, which becomes ``temperature``.
+            Mean log loss of `class_probabilities` in nats.
         """
         classes = np.asarray(classes, dtype=str)
         known = np.isin(classes, self.classes)
         if not known.any():
             raise ValueError("none of these classes is in the catalogue")
         truth = np.searchsorted(self.classes, classes[known])
-        everything, vectors = np.asarray(vectors), np.asarray(vectors)[known]
-        shape = (*vectors.shape[:-1], -1) if vectors.ndim == 3 else (len(vectors), 1, -1)
-        similarity, index = (found.reshape(shape) for found in top_k(
-            vectors.reshape(-1, vectors.shape[-1]), self.source_vectors, _NEIGHBOURS))
-        self.temperature, loss = self._best_temperature(similarity, index, truth)
+        vectors = np.asarray(vectors)
+        vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])
+        draws = vectors[known]
+        similarity, index = (found.reshape(*draws.shape[:2], -1) for found in top_k(
+            draws.reshape(-1, draws.shape[-1]), self.source_vectors, _NEIGHBOURS))
+        self.temperature, _ = self._best_temperature(similarity, index, truth)
+        self.class_vote, loss = self._best_class_vote(draws, truth)
         if table is not None:
-            self._calibrate_on(everything.reshape(len(everything), -1, everything.shape[-1]), table)
+            self._calibrate_on(vectors, table)
         return loss
 
     def _calibrate_on(self, vectors, table):
@@ -285,6 +295,35 @@ class AlignedCatalog:
             losses.append(-np.log(self._with_doubt(share)).mean())
         best = int(np.argmin(losses))
         return float(_TEMPERATURES[best]), float(losses[best])
+
+    def _best_class_vote(self, draws, truth):
+        """From projections of shape (n_sources, n_draws, n_shared)."""
+        votes = self._class_votes(draws, _CLASS_TEMPERATURES)
+        rows = np.arange(len(truth))
+        losses = np.array([[-np.log(self._probabilities(own, power)[rows, truth]).mean()
+                            for power in _POWERS] for own in votes])
+        at, power = np.unravel_index(losses.argmin(), losses.shape)
+        return (float(_CLASS_TEMPERATURES[at]), float(_POWERS[power])), float(losses[at, power])
+
+    def _class_votes(self, draws, temperatures):
+        """Share of each class in the votes, shape (n_temperatures, n_sources, n_classes)."""
+        votes = np.zeros((len(temperatures), *draws.shape[:2], len(self.classes)))
+        for first in range(0, len(self), _ROWS):
+            rows = slice(first, first + _ROWS)
+            vectors = self.source_vectors[rows].astype(np.float32).T
+            of_class = np.equal.outer(self._class[rows], np.arange(len(self.classes))).astype(float)
+            for i, own in enumerate(draws):
+                distance = 1.0 - (own @ vectors).astype(float)
+                for k, temperature in enumerate(temperatures):
+                    votes[k, i] += np.exp(distance / -temperature) @ of_class
+        votes /= votes.sum(axis=3, keepdims=True)
+        return votes.mean(axis=2)
+
+    def _probabilities(self, votes, power):
+        """From shares of votes (n, n_classes): prior times evidence to a power."""
+        prior = np.bincount(self._class)[:len(self.classes)] / len(self)
+        found = prior * (votes / prior) ** power
+        return self._with_doubt(found / found.sum(axis=1, keepdims=True))
 
     def _with_doubt(self, share):
         return (1 - _DOUBT) * share + _DOUBT / max(1, len(self.classes))
@@ -522,7 +561,7 @@ class AlignedCatalog:
     # -- what the neighbours say --------------------------------------------------------------
 
     def neighbour_weights(self, vectors):
-        """Weight of each source in the vote on class and parameters.
+        """Weight of each source in the vote on parameters.
 
         Parameters
         ----------
@@ -540,10 +579,11 @@ class AlignedCatalog:
         return weights / len(similarity)
 
     def class_probabilities(self, vectors):
-        """Probability of each class, from the neighbours' weighted vote.
+        """Probability of each class, from the vote of all sources, weighted by similarity.
 
         The probabilities refer to a catalogue like this one: a class that makes half of it has
-        even odds before any photon is looked at.
+        even odds before any photon is looked at. What the votes say beyond that is raised to the
+        power in ``class_vote``: a vote of many averages chance away, but is a modest one.
 
         Parameters
         ----------
@@ -555,9 +595,9 @@ class AlignedCatalog:
         ndarray, shape (n_classes,)
             In the order of ``classes``; sums to 1.
         """
-        weights = self.neighbour_weights(vectors)
-        votes = np.bincount(self._class, weights, minlength=max(1, len(self.classes)))
-        return self._with_doubt(votes[:len(self.classes)])
+        temperature, power = self.class_vote
+        votes = self._class_votes(np.asarray(vectors)[None], [temperature])
+        return self._probabilities(votes[0], power)[0]
 
     def loneliness(self, vectors):
         """How far a source is from all others: minus the logarithm of the density around it.
@@ -645,7 +685,7 @@ class AlignedCatalog:
             Gets ``aligner.safetensors``, ``vectors.safetensors``, ``sources.ecsv.gz`` and
             ``texts.json.gz``. Neither the autodecoder nor the text encoder is stored.
         """
-        about = {"temperature": self.temperature}
+        about = {"temperature": self.temperature, "class_vote": self.class_vote}
         tensors = {"sources": self.source_vectors, "texts": self.text_vectors,
                    "text_sources": self.text_sources}
         if self._held_out is not None:
@@ -697,7 +737,7 @@ class AlignedCatalog:
                 aligner=aligner, table=table, source_vectors=tensors["sources"],
                 texts=[Summary(*entry) for entry in texts], text_vectors=tensors["texts"],
                 text_sources=tensors["text_sources"], model=model, encoder=encoder,
-                temperature=about["temperature"], held_out={
+                temperature=about["temperature"], class_vote=about["class_vote"], held_out={
                     name.removeprefix("held_out_"): values for name, values in tensors.items()
                     if name.startswith("held_out_")} or None,
             )
