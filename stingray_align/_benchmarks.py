@@ -222,7 +222,7 @@ def classification(model, catalogue, options):
         class_vectors=dict(zip(texts, described, strict=True)))}
     known = np.isin(np.asarray(labels).astype(str), catalogue.classes)
     if known.any():
-        # As in AlignedCatalog.interpret: the votes of draws from the posterior, averaged.
+        # As in AlignedCatalog.interpret: averages over draws from the posterior.
         draws = draw_vectors(population.photons[known], _DRAWS, model, seed=options.seed)
         results["class probabilities"] = sa.evaluate.class_probabilities(
             [catalogue.class_probabilities(project(own)) for own in draws], labels[known],
@@ -230,7 +230,7 @@ def classification(model, catalogue, options):
     return results
 
 
-_DRAWS = 16  # of a source's posterior, whose votes on its class are averaged
+_DRAWS = 16  # of a source's posterior, whose class probabilities are averaged
 
 
 def _classification_figures(results):

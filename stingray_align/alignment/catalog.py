@@ -30,8 +30,8 @@ _ADDED = ("rank", "similarity", "text", "text_kind")  # columns of a query's ans
 _TARGETS = ("sources", "texts")
 _NEIGHBOURS = 200  # that may vote on parameters; the temperature decides how far down
 _TEMPERATURES = np.geomspace(0.003, 1.0, 51)
-_CLASS_TEMPERATURES, _POWERS = np.geomspace(0.01, 1.0, 15), np.geomspace(0.5, 4.0, 25)
-_ROWS = 65_536  # sources that vote on a class at a time
+_INVERSE_PENALTY = 10.0  # of the logistic regression on classes
+_MOST_FITTED = 50_000  # sources that it needs
 _DOUBT = 0.01  # probability shared out over all classes: a catalogue is never the whole sky
 _FEWEST_PEERS = 200  # sources of similar photon counts that novelty is judged against
 
@@ -63,9 +63,8 @@ class AlignedCatalog:
     temperature : float, optional
         Softmax temperature of the neighbours' vote; chosen by `calibrate` on the catalogue itself
         (each source left out in turn) if not given.
-    class_vote : tuple of float, optional
-        Temperature of the vote on the class, and the power its evidence is raised to, see
-        `class_probabilities`; ``(temperature, 1)`` until `calibrate` has chosen them.
+    classifier : array_like, shape (n_classes, n_shared + 1), optional
+        See the attribute.
     held_out : mapping of array_like, optional
         What `calibrate` learned from sources that are not in the catalogue: ``loneliness`` and
         ``counts``, shape (m,), for novelty, and ``stretch``, shape (n_parameters, 3), for the
@@ -76,6 +75,9 @@ class AlignedCatalog:
     ----------
     classes : tuple of str
         Names found in the column ``class``, sorted; empty without that column.
+    classifier : ndarray of float32, shape (n_classes, n_shared + 1)
+        Coefficients of a multinomial logistic regression of the classes on the source vectors,
+        the intercept last; fitted when first needed if not given.
 
     Examples
     --------
@@ -86,7 +88,7 @@ class AlignedCatalog:
     """
 
     def __init__(self, *, aligner, table, source_vectors, texts=(), text_vectors=None,
-                 text_sources=None, model=None, encoder=None, temperature=None, class_vote=None,
+                 text_sources=None, model=None, encoder=None, temperature=None, classifier=None,
                  held_out=None):
         n = len(table)
         if n == 0:
@@ -126,7 +128,7 @@ class AlignedCatalog:
             temperature = self._best_temperature(similarity[:, None], index[:, None],
                                                  self._class)[0]
         self.temperature = float(temperature)
-        self.class_vote = (self.temperature, 1.0) if class_vote is None else tuple(class_vote)
+        self._classifier = None if classifier is None else np.asarray(classifier, np.float32)
         self._held_out = None if held_out is None else {
             name: np.asarray(values, np.float32) for name, values in held_out.items()}
 
@@ -211,17 +213,17 @@ class AlignedCatalog:
                    encoder=encoder)
 
     def calibrate(self, vectors, classes, *, table=None):
-        """Choose temperatures of the neighbours' votes on sources that are not in the catalogue.
+        """Choose the temperature of the neighbours' vote on sources that are not in the catalogue.
 
-        Both are those of the least log loss of the classes: ``temperature`` where votes are taken
-        as they are, ``class_vote`` together with its power. With a table, the p-values of novelty
-        and the intervals of the parameters are calibrated on the same sources.
+        It is the one with which a vote on their class would have the least log loss. With a table,
+        the p-values of novelty and the intervals of the parameters are calibrated on the same
+        sources.
 
         Parameters
         ----------
         vectors : array_like, shape (n, n_shared) or (n, n_draws, n_shared)
             Projected event vectors of sources with known class, or draws of them, whose votes are
-            averaged as in `class_probabilities`.
+            averaged.
         classes : sequence of str
             Their classes; those the catalogue does not know are left out.
         table : astropy.table.QTable, n rows, optional
@@ -230,22 +232,20 @@ class AlignedCatalog:
         Returns
         -------
         float
-            Mean log loss of `class_probabilities` in nats.
+            Mean log loss in nats at the temperature chosen, which becomes ``temperature``.
         """
         classes = np.asarray(classes, dtype=str)
         known = np.isin(classes, self.classes)
         if not known.any():
             raise ValueError("none of these classes is in the catalogue")
         truth = np.searchsorted(self.classes, classes[known])
-        vectors = np.asarray(vectors)
-        vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1])
-        draws = vectors[known]
-        similarity, index = (found.reshape(*draws.shape[:2], -1) for found in top_k(
-            draws.reshape(-1, draws.shape[-1]), self.source_vectors, _NEIGHBOURS))
-        self.temperature, _ = self._best_temperature(similarity, index, truth)
-        self.class_vote, loss = self._best_class_vote(draws, truth)
+        everything, vectors = np.asarray(vectors), np.asarray(vectors)[known]
+        shape = (*vectors.shape[:-1], -1) if vectors.ndim == 3 else (len(vectors), 1, -1)
+        similarity, index = (found.reshape(shape) for found in top_k(
+            vectors.reshape(-1, vectors.shape[-1]), self.source_vectors, _NEIGHBOURS))
+        self.temperature, loss = self._best_temperature(similarity, index, truth)
         if table is not None:
-            self._calibrate_on(vectors, table)
+            self._calibrate_on(everything.reshape(len(everything), -1, everything.shape[-1]), table)
         return loss
 
     def _calibrate_on(self, vectors, table):
@@ -296,34 +296,15 @@ class AlignedCatalog:
         best = int(np.argmin(losses))
         return float(_TEMPERATURES[best]), float(losses[best])
 
-    def _best_class_vote(self, draws, truth):
-        """From projections of shape (n_sources, n_draws, n_shared)."""
-        votes = self._class_votes(draws, _CLASS_TEMPERATURES)
-        rows = np.arange(len(truth))
-        losses = np.array([[-np.log(self._probabilities(own, power)[rows, truth]).mean()
-                            for power in _POWERS] for own in votes])
-        at, power = np.unravel_index(losses.argmin(), losses.shape)
-        return (float(_CLASS_TEMPERATURES[at]), float(_POWERS[power])), float(losses[at, power])
-
-    def _class_votes(self, draws, temperatures):
-        """Share of each class in the votes, shape (n_temperatures, n_sources, n_classes)."""
-        votes = np.zeros((len(temperatures), *draws.shape[:2], len(self.classes)))
-        for first in range(0, len(self), _ROWS):
-            rows = slice(first, first + _ROWS)
-            vectors = self.source_vectors[rows].astype(np.float32).T
-            of_class = np.equal.outer(self._class[rows], np.arange(len(self.classes))).astype(float)
-            for i, own in enumerate(draws):
-                distance = 1.0 - (own @ vectors).astype(float)
-                for k, temperature in enumerate(temperatures):
-                    votes[k, i] += np.exp(distance / -temperature) @ of_class
-        votes /= votes.sum(axis=3, keepdims=True)
-        return votes.mean(axis=2)
-
-    def _probabilities(self, votes, power):
-        """From shares of votes (n, n_classes): prior times evidence to a power."""
-        prior = np.bincount(self._class)[:len(self.classes)] / len(self)
-        found = prior * (votes / prior) ** power
-        return self._with_doubt(found / found.sum(axis=1, keepdims=True))
+    @property
+    def classifier(self):
+        if self._classifier is None:
+            # Enough of a large catalogue, and each of its classes.
+            order = np.argsort(self._class, kind="stable")
+            some = order[::-(-len(self) // _MOST_FITTED)]
+            rows = np.union1d(some, np.unique(self._class, return_index=True)[1])
+            self._classifier = _logistic(self.source_vectors[rows], self._class[rows])
+        return self._classifier
 
     def _with_doubt(self, share):
         return (1 - _DOUBT) * share + _DOUBT / max(1, len(self.classes))
@@ -579,11 +560,10 @@ class AlignedCatalog:
         return weights / len(similarity)
 
     def class_probabilities(self, vectors):
-        """Probability of each class, from the vote of all sources, weighted by similarity.
+        """Probability of each class, from the logistic regression in ``classifier``.
 
         The probabilities refer to a catalogue like this one: a class that makes half of it has
-        even odds before any photon is looked at. What the votes say beyond that is raised to the
-        power in ``class_vote``: a vote of many averages chance away, but is a modest one.
+        even odds before any photon is looked at.
 
         Parameters
         ----------
@@ -595,9 +575,8 @@ class AlignedCatalog:
         ndarray, shape (n_classes,)
             In the order of ``classes``; sums to 1.
         """
-        temperature, power = self.class_vote
-        votes = self._class_votes(np.asarray(vectors)[None], [temperature])
-        return self._probabilities(votes[0], power)[0]
+        scores = np.asarray(vectors) @ self.classifier[:, :-1].T + self.classifier[:, -1]
+        return self._with_doubt(_softmax(scores.astype(float)).mean(axis=0)[:len(self.classes)])
 
     def loneliness(self, vectors):
         """How far a source is from all others: minus the logarithm of the density around it.
@@ -685,9 +664,9 @@ class AlignedCatalog:
             Gets ``aligner.safetensors``, ``vectors.safetensors``, ``sources.ecsv.gz`` and
             ``texts.json.gz``. Neither the autodecoder nor the text encoder is stored.
         """
-        about = {"temperature": self.temperature, "class_vote": self.class_vote}
+        about = {"temperature": self.temperature}
         tensors = {"sources": self.source_vectors, "texts": self.text_vectors,
-                   "text_sources": self.text_sources}
+                   "text_sources": self.text_sources, "classifier": self.classifier}
         if self._held_out is not None:
             tensors |= {f"held_out_{name}": np.asarray(values, np.float32)
                         for name, values in self._held_out.items()}
@@ -737,7 +716,7 @@ class AlignedCatalog:
                 aligner=aligner, table=table, source_vectors=tensors["sources"],
                 texts=[Summary(*entry) for entry in texts], text_vectors=tensors["texts"],
                 text_sources=tensors["text_sources"], model=model, encoder=encoder,
-                temperature=about["temperature"], class_vote=about["class_vote"], held_out={
+                temperature=about["temperature"], classifier=tensors["classifier"], held_out={
                     name.removeprefix("held_out_"): values for name, values in tensors.items()
                     if name.startswith("held_out_")} or None,
             )
@@ -804,6 +783,21 @@ def _plain(column):
 def _log_mean_exp(scores):
     top = scores.max(axis=-1, keepdims=True)
     return (top + np.log(np.exp(scores - top).mean(axis=-1, keepdims=True)))[..., 0]
+
+
+def _logistic(vectors, classes):
+    """Coefficients, the intercept last, of a multinomial logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+
+    n = classes.max() + 1
+    if n == 1:
+        return np.zeros((1, vectors.shape[1] + 1), np.float32)
+    model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000)
+    model.fit(vectors.astype(np.float32), classes)
+    found = np.column_stack([model.coef_, model.intercept_])
+    if n == 2:  # scikit-learn gives the odds of the second
+        found = np.concatenate([-found, found]) / 2
+    return found.astype(np.float32)
 
 
 def _softmax(scores):

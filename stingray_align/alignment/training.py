@@ -3,8 +3,8 @@
 It simulates sources with summaries, embeds their photons in four views (all photons, a random part
 of them, and two draws from the posterior, so that a faint source does not pretend to certainty),
 encodes the summaries, trains the aligner, fills a catalogue with archetypes that the aligner has
-not seen, and chooses the temperatures of its votes on yet other sources. Embedded and encoded
-blocks are kept in a work directory, so an interrupted run goes on where it stopped.
+not seen, and chooses the temperature of its vote on yet other sources. Embedded and encoded blocks
+are kept in a work directory, so an interrupted run goes on where it stopped.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
     n_archetypes : int, optional
         Sources of the catalogue, each with one summary.
     n_validation : int, optional
-        Sources for the temperatures and the figures printed: this many at the photon counts of a
+        Sources for the temperature and the figures printed: this many at the photon counts of a
         catalogue, and this many bright ones.
     seed : int, optional
         Same seed and models, same catalogue.
@@ -151,8 +151,7 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
         np.concatenate([np.asarray(part["truth"]["class"]) for part in held_out.values()]),
         table=vstack([part["truth"] for part in held_out.values()],
                      metadata_conflicts="silent"))
-    temperature, power = catalogue.class_vote
-    say(f"vote on the class: temperature {temperature:.3f}, power {power:.2f}, log loss {loss:.3f} "
+    say(f"vote: temperature {catalogue.temperature:.3f}, log loss {loss:.3f} "
         f"(no knowledge: {np.log(len(catalogue.classes)):.3f})")
     catalogue.save(path_out)
     if progress:
