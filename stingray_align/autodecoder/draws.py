@@ -4,7 +4,8 @@ The latent's posterior says how the rate at different times moves together; how 
 the estimate at any one time is said by calibrated marginals (`intervals`). A draw takes its rank
 from the one and its size from the other, as a copula does; since what a latent leaves open is
 shorter than what it says, half of the variance behind the ranks is noise with a short memory
-(without it, averages over a window scatter too much: double thinning). The mean rate has the Gamma
+(without it, averages over a window scatter too much: double thinning), and the more, the more
+photons there are, whose averages over a window are known well. The mean rate has the Gamma
 posterior of a Poisson rate under Jeffreys' prior, :math:`\\Gamma(N + 1/2)` over the exposure: with
 no photon at all this is what the exposure alone says, and the shape's posterior is its prior.
 """
@@ -37,8 +38,9 @@ MIDDLE, TAILS = 0.87, 1.05
 _TAILS_FROM = 1.96
 #: More photons than this are not missed in a cell.
 MORE_PHOTONS = 10.0
-#: Share of the latent in the variance of the scores, and what the rest keeps from run to run.
-COMMON, MEMORY = 0.5, 0.5
+#: Share of the latent in the variance of the scores of a faint source, photons at which it is half
+#: of that, and what the rest keeps from run to run.
+COMMON, COMMON_UP_TO, MEMORY = 0.5, 70.0, 0.5
 #: Draws behind quantiles of the rate.
 _N_SAMPLES = 256
 _GOLDEN = (5**0.5 - 1) / 2
@@ -86,6 +88,10 @@ def _scores(x):
     return torch.empty_like(x).scatter_(2, x.argsort(dim=2), scores)
 
 
+def _common(n_photons):
+    return COMMON / (1 + (n_photons / COMMON_UP_TO) ** 2)
+
+
 def _short_noise(like):
     """Noise of unit variance, shape (n, 128, n_draws), with a memory of some runs of bins."""
     generator = torch.Generator().manual_seed(like.shape[2])
@@ -117,10 +123,11 @@ def drawn_log_rates(shape, batch, refined, n_draws):
     if refined.log_rate_intervals is None:
         return drawn
     runs = drawn.reshape(len(drawn), n_draws, -1, RUN).mean(dim=3).transpose(1, 2)
-    scores = math.sqrt(COMMON) * _scores(runs) + math.sqrt(1 - COMMON) * _short_noise(runs)
+    one = batch.every(n_draws)
+    common = _common(one.n_photons)[:, None, None]
+    scores = common.sqrt() * _scores(runs) + (1 - common).sqrt() * _short_noise(runs)
     scores = _scores(scores)
     offset = _at_scores(_table(refined.log_rate_intervals), scores).transpose(1, 2)
-    one = batch.every(n_draws)
     drawn = _in_bins(refined, one)[:, None] + offset.repeat_interleave(RUN, dim=2)
     return torch.minimum(drawn, _highest(one)[:, None].repeat_interleave(RUN, dim=2))
 
