@@ -369,15 +369,13 @@ def _benchmark(args):
     if args.what == "real":
         results, bad = benchmarks.real(args.files, lambda path: _read(path, args),
                                        _catalogue(args))
-        _print_left_out(bad)
-        if not results:
+        if _none_left(results, bad):
             return 1
     else:
         model, real = _model(args), None
         if getattr(args, "files", None):
             real = benchmarks.RealSources(args.files, lambda path: _read(path, args))
-            _print_left_out(real.bad)
-            if not real.names:
+            if _none_left(real.names, real.bad):
                 return 1
         options = benchmarks.Options(
             args.sources, args.seed, args.counts, challenge=args.challenge, rivals=args.rivals,
@@ -419,6 +417,13 @@ def _benchmark_all(args):
 def _print_left_out(bad):
     for name, reason in bad.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)
+
+
+def _none_left(used, bad):
+    _print_left_out(bad)
+    if not used:
+        print("none of the event files can be used, for the reasons above", file=sys.stderr)
+    return not used
 
 
 def _write_results(results, figures, folder):

@@ -288,6 +288,7 @@ def test_benchmark_thinning_scores_and_draws_every_file(small, sources, capsys, 
         "source_0.ecsv": "one source", "source_1.ecsv": "one source", M82.name: "field"}
     assert (tmp_path / "fits" / "source_1.pdf").stat().st_size > 5000
     assert main(["benchmark", "thinning", "thin.fits", *small["model"]]) == 1
+    assert capsys.readouterr().err.endswith("can be used, for the reasons above\n")
 
 
 def test_benchmark_writes_for_the_documentation(small, tmp_path):
