@@ -369,13 +369,17 @@ def _benchmark(args):
     if args.what == "real":
         results, bad = benchmarks.real(args.files, lambda path: _read(path, args),
                                        _catalogue(args))
-        if _none_left(results, bad):
+        _print_left_out(bad)
+        if not results:
+            print(_NONE_LEFT, file=sys.stderr)
             return 1
     else:
         model, real = _model(args), None
         if getattr(args, "files", None):
             real = benchmarks.RealSources(args.files, lambda path: _read(path, args))
-            if _none_left(real.names, real.bad):
+            _print_left_out(real.bad)
+            if not real.names:
+                print(_NONE_LEFT, file=sys.stderr)
                 return 1
         options = benchmarks.Options(
             args.sources, args.seed, args.counts, challenge=args.challenge, rivals=args.rivals,
@@ -414,16 +418,12 @@ def _benchmark_all(args):
     return 1 if failed else 0
 
 
+_NONE_LEFT = "none of the event files can be used, for the reasons above"
+
+
 def _print_left_out(bad):
     for name, reason in bad.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)
-
-
-def _none_left(used, bad):
-    _print_left_out(bad)
-    if not used:
-        print("none of the event files can be used, for the reasons above", file=sys.stderr)
-    return not used
 
 
 def _write_results(results, figures, folder):

@@ -277,6 +277,12 @@ def test_class_probabilities_are_right_and_calibrated(aligner):
     assert right.mean() > 0.8
     assert probabilities.max(axis=1).mean() == pytest.approx(right.mean(), abs=0.05)
     assert -np.log(probabilities[np.arange(300), number]).mean() < 0.5 * np.log(3)
+    assert catalogue.calibrate(vectors, table["class"]) < 0.5 * np.log(3)  # of the vote
+
+
+def test_a_classifier_of_another_shape_is_refused(aligner):
+    with pytest.raises(ValueError, match=r"classifier has shape \(2, 9\), expected \(3, 9\)"):
+        make(aligner, classifier=np.zeros((2, 9)))
 
 
 @pytest.mark.parametrize("classes", [["rare", "common"], ["rare", "common", "common too"]])
@@ -305,7 +311,7 @@ def test_a_large_catalogue_is_classified_by_some_of_each_class(aligner, monkeypa
     assert right.mean() > 0.8
 
 
-def test_uncertain_draws_spread_the_vote(catalogue):
+def test_uncertain_draws_spread_the_probabilities(catalogue):
     vectors = catalogue.aligner.transform_events(4 * np.eye(3, N_EVENTS))
     sure = catalogue.class_probabilities(vectors[:1])
     mixed = catalogue.class_probabilities(vectors)

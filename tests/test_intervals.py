@@ -126,7 +126,7 @@ def drawn(n=3, n_draws=400, seed=0):
 
 def rescaled(scores):
     """Scores of the mixture's quantiles that stand at some scores of a draw."""
-    return scores * np.minimum(0.9 + 0.15 * (scores / 1.96) ** 2, 1.05)
+    return scores * np.minimum(0.87 + 0.18 * (scores / 1.96) ** 2, 1.05)
 
 
 def test_draws_have_the_quantiles_of_the_mixtures_rescaled(monkeypatch):

@@ -64,7 +64,7 @@ class AlignedCatalog:
         Softmax temperature of the neighbours' vote; chosen by `calibrate` on the catalogue itself
         (each source left out in turn) if not given.
     classifier : array_like, shape (n_classes, n_shared + 1), optional
-        See the attribute.
+        See `classifier`; fitted to the catalogue itself when first needed if not given.
     held_out : mapping of array_like, optional
         What `calibrate` learned from sources that are not in the catalogue: ``loneliness`` and
         ``counts``, shape (m,), for novelty, and ``stretch``, shape (n_parameters, 3), for the
@@ -75,9 +75,6 @@ class AlignedCatalog:
     ----------
     classes : tuple of str
         Names found in the column ``class``, sorted; empty without that column.
-    classifier : ndarray of float32, shape (n_classes, n_shared + 1)
-        Coefficients of a multinomial logistic regression of the classes on the source vectors,
-        the intercept last; fitted when first needed if not given.
 
     Examples
     --------
@@ -129,6 +126,9 @@ class AlignedCatalog:
                                                  self._class)[0]
         self.temperature = float(temperature)
         self._classifier = None if classifier is None else np.asarray(classifier, np.float32)
+        shape = max(1, len(self.classes)), aligner.n_shared + 1
+        if classifier is not None and self._classifier.shape != shape:
+            raise ValueError(f"classifier has shape {self._classifier.shape}, expected {shape}")
         self._held_out = None if held_out is None else {
             name: np.asarray(values, np.float32) for name, values in held_out.items()}
 
@@ -298,6 +298,11 @@ class AlignedCatalog:
 
     @property
     def classifier(self):
+        """Multinomial logistic regression of the classes on the source vectors.
+
+        Coefficients of each class, the intercept last, ndarray of float32, shape
+        (n_classes, n_shared + 1).
+        """
         if self._classifier is None:
             # Enough of a large catalogue, and each of its classes.
             order = np.argsort(self._class, kind="stable")
