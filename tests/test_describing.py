@@ -100,8 +100,8 @@ def test_it_learns_what_can_be_known():
         describer = Describer(16)
     learned = Described(sa.PoissonAutodecoder(), torch.nn.ModuleDict(), make, 5, None, False)
     learned.start(describer)
-    assert_allclose(describer.centre, 50, atol=150)
-    assert_allclose(describer.spread, 1000, rtol=0.1)
+    assert_allclose(describer.standardised.centre, 50, atol=150)
+    assert_allclose(describer.standardised.spread, 1000, rtol=0.1)
     before = learned.gain(describer)
     assert before == 0
     optimiser = torch.optim.Adam(describer.parameters(), lr=3e-3)

@@ -18,7 +18,7 @@ from stingray_align.autodecoder import draws
 from stingray_align.autodecoder.draws import drawn_log_rates
 from stingray_align.autodecoder.experts import in_bins
 from stingray_align.autodecoder.intervals import (
-    HARDNESS, N_COMPONENTS, VARIABILITY, mixture_loss, mixture_quantiles)
+    N_COMPONENTS, mixture, mixture_loss, mixture_quantiles)
 from stingray_align.autodecoder.likelihood import total_log_rate
 
 LEVELS = np.array([0.01, 0.16, 0.5, 0.84, 0.99])
@@ -42,7 +42,7 @@ def fitted(n_latent=6, seed=0):
     model.networks_ = model._build().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for part, head, size in (("experts", "intervals", 0.1), ("refinement", "scalars", 0.3),
+        for part, head, size in (("experts", "intervals", 0.1), ("scalars", "outputs", 0.3),
                                  ("refinement", "correction", 0.3)):
             layer = getattr(model.networks_[part], head)
             weight = getattr(layer, "outputs", layer).weight
@@ -59,7 +59,8 @@ def model():
 
 def test_quantiles_invert_the_distribution_function():
     raw = raw_mixtures(20)
-    found = mixture_quantiles(raw, torch.tensor(LEVELS, dtype=torch.float32).expand(20, -1))
+    levels = torch.tensor(LEVELS, dtype=torch.float32).expand(20, -1)
+    found = mixture_quantiles(mixture(raw), levels)
     for i in range(20):
         weight, mean, sd = by_hand(raw[i])
         for level, value in zip(LEVELS, found[i]):
@@ -70,20 +71,20 @@ def test_quantiles_invert_the_distribution_function():
 def test_quantiles_of_one_gaussian_whose_spread_is_at_its_limits():
     raw = torch.zeros(2, 3 * N_COMPONENTS)
     raw[0, -N_COMPONENTS:], raw[1, -N_COMPONENTS:] = 50.0, -50.0
-    found = mixture_quantiles(raw, torch.tensor([[0.1, 0.9]]).expand(2, -1))
+    found = mixture_quantiles(mixture(raw), torch.tensor([[0.1, 0.9]]).expand(2, -1))
     assert_allclose(found[0], np.exp(2.0) * norm.ppf([0.1, 0.9]), rtol=1e-3)
     assert_allclose(found[1], np.exp(-4.5) * norm.ppf([0.1, 0.9]), rtol=1e-3)
 
 
 def test_quantiles_rise_with_their_level():
     levels = torch.linspace(0.001, 0.999, 200).expand(50, -1)
-    assert (mixture_quantiles(3 * raw_mixtures(50), levels).diff(dim=1) >= 0).all()
+    assert (mixture_quantiles(mixture(3 * raw_mixtures(50)), levels).diff(dim=1) >= 0).all()
 
 
 def test_loss_is_minus_the_log_density():
     raw = raw_mixtures(30, 4)
     truth = 2 * torch.randn(30, 4, generator=torch.Generator().manual_seed(1))
-    found = mixture_loss(raw, truth)
+    found = mixture_loss(mixture(raw), truth)
     for i in np.ndindex(30, 4):
         weight, mean, sd = by_hand(raw[i])
         exact = logsumexp(norm.logpdf(truth[i].item(), mean, sd), b=weight)
@@ -92,20 +93,20 @@ def test_loss_is_minus_the_log_density():
 
 def test_an_unknown_truth_costs_and_teaches_nothing():
     raw = raw_mixtures(2).requires_grad_()
-    loss = mixture_loss(raw, torch.tensor([0.3, torch.nan]))
+    loss = mixture_loss(mixture(raw), torch.tensor([0.3, torch.nan]))
     assert loss[1] == 0 and loss[0] != 0
     loss.sum().backward()
     assert torch.isfinite(raw.grad).all()
     assert (raw.grad[1] == 0).all() and (raw.grad[0] != 0).any()
 
 
-def test_scales_are_inverted():
-    hardness = torch.linspace(-0.99, 0.99, 11)
-    assert_allclose(HARDNESS.inverse(HARDNESS.forward(hardness)), hardness, atol=1e-6)
-    assert torch.isfinite(HARDNESS.forward(torch.tensor([-1.0, 1.0]))).all()
-    variability = torch.tensor([0.002, 0.1, 3.0])
-    assert_allclose(VARIABILITY.inverse(VARIABILITY.forward(variability)), variability, rtol=1e-5)
-    assert_allclose(VARIABILITY.inverse(VARIABILITY.forward(torch.zeros(1))), 1e-3, rtol=1e-5)
+def test_components_start_at_measurements_in_units_of_their_errors():
+    centre, width = torch.tensor([[0.2, -1.0, 3.0]]), torch.tensor([[1e-3, 0.1, 2.0]])
+    raw = torch.tensor([[0.0, 1.0, 2.0, 0.0, 2.0, -1.0, 0.0, -0.5, 9.0]])
+    log_weight, mean, log_sd = mixture(raw, centre, width)
+    assert_allclose(log_weight, torch.log_softmax(raw[:, :3], dim=1))
+    assert_allclose(mean, [[0.2, -0.8, 1.0]], rtol=1e-6)
+    assert_allclose(log_sd, np.log([[1e-3, 0.1 * np.exp(-0.5), 2 * np.exp(2.0)]]), rtol=1e-5)
 
 
 # -- draws of the rate ----------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def test_intervals_are_narrower_in_the_middle_and_wider_in_the_tails():
     raw[0, :3] = torch.tensor([0.0, -50.0, -50.0])  # one component, around zero
     scores = torch.tensor([[-2.4, -1.96, -0.2, 0.0, 0.2, 1.96, 2.4, -1.0, 1.0]])
     found = draws._at_scores(draws._table(raw), scores)
-    as_learned = mixture_quantiles(raw, torch.special.ndtr(scores))
+    as_learned = mixture_quantiles(mixture(raw), torch.special.ndtr(scores))
     assert_allclose(found[:, 3], 0, atol=1e-3)
     assert_allclose((found / as_learned)[:, [2, 4]], 0.87, atol=0.01)
     assert_allclose((found / as_learned)[:, [0, 1, 5, 6]], 1.05, atol=0.01)
@@ -157,15 +158,30 @@ def test_intervals_are_narrower_in_the_middle_and_wider_in_the_tails():
 
 def test_draws_end_where_photons_would_have_been_seen():
     rates, _, _, batch, _ = drawn()
-    cells = fine_counts(batch.photons).reshape(3, 128, 32).amax(dim=2)
-    mean = (batch.n_photons + 0.5) / (batch.exposed.mean(dim=1) * 4096)
-    highest = torch.log((cells + draws.MORE_PHOTONS) / mean[:, None]).repeat_interleave(4, dim=1)
+    seen = fine_counts(batch.photons).reshape(3, 128, 32).sum(dim=2)
+    exposed = batch.exposed.reshape(3, 128, 4).sum(dim=2)
+    expected = (batch.n_photons + 0.5)[:, None] * exposed / exposed.sum(dim=1, keepdim=True)
+    highest = torch.log((seen + 3 * seen.sqrt() + draws.MORE_PHOTONS) / expected)
+    highest = highest.repeat_interleave(4, dim=1)  # infinite in gaps
     assert (rates <= highest[:, None] + 1e-5).all()
     assert (rates > highest[:, None] - 1e-5).any()
 
 
+def test_quantiles_end_where_photons_would_have_been_seen():
+    """A flash may fill one cell of a run, where a draw has the same rate in all of them."""
+    _, _, _, batch, refined = drawn()
+    refined.log_rate_intervals[:, :, 3:6] = 20.0
+    rate = draws.rate_quantiles(batch, refined, [0.5, 0.9])
+    cells = fine_counts(batch.photons).reshape(3, 128, 32).amax(dim=2)
+    mean = (batch.n_photons + 0.5) / (batch.exposed.mean(dim=1) * 4096)
+    highest = (cells + draws.MORE_PHOTONS) / mean[:, None] * (
+        (batch.n_photons + 0.5) / batch.exposure)[:, None]
+    assert_allclose(rate[:, ::4], highest[:, :, None].expand(-1, -1, 2), rtol=1e-4)
+
+
 def test_draws_have_the_ranks_of_the_latents_draws(monkeypatch):
     monkeypatch.setattr(draws, "_common", torch.ones_like)  # no short noise
+    monkeypatch.setattr(draws, "MORE_PHOTONS", 1e12)  # no upper end
     rates, shape, many, _, _ = drawn(n=2)
     own = total_log_rate(shape, many).reshape(2, -1, 512)
     for i in range(2):
@@ -184,13 +200,25 @@ def test_part_of_the_scatter_is_short():
                       for k in range(16)]) for j in (1, 4)]
     common = float(draws._common(batch.n_photons[0]))
     assert common < 0.5
-    expected = [common + (1 - common) * draws.MEMORY ** j for j in (1, 4)]
+    memory = float(draws._memory(batch.n_photons[0]))
+    expected = [common + (1 - common) * memory ** j for j in (1, 4)]
     assert_allclose(apart, expected, atol=0.06)
 
 
 def test_bright_sources_have_less_in_common():
     common = draws._common(torch.tensor([0.0, draws.COMMON_UP_TO, 1e4]))
     assert_allclose(common, [draws.COMMON, draws.COMMON / 2, 0], atol=1e-3)
+
+
+def test_runs_of_bright_sources_have_more_in_common_with_the_next():
+    n_photons = torch.tensor([0.0, draws.MEMORY_UP_TO, 1e6])
+    memory = draws._memory(n_photons)
+    assert_allclose(memory, [draws.MEMORY[0], np.mean(draws.MEMORY), draws.MEMORY[1]], atol=1e-3)
+    noise = draws._short_noise(n_photons, 128, 400)
+    assert_allclose(noise.std(dim=(1, 2)), 1, atol=0.02)
+    for one, kept in zip(noise, memory):
+        found = [(one[j:] * one[:128 - j]).mean() for j in (1, 2)]
+        assert_allclose(found, [kept, kept**2], atol=0.04)
 
 
 def test_without_calibrated_marginals_the_latents_draws_are_the_draws():
@@ -211,8 +239,9 @@ def test_draws_of_a_model_are_reproducible_and_each_source_its_own(model):
     refined = model.refine(batch)
     middle = np.median(np.log(rates), axis=1) - total_log_rate(refined.shape, batch.batch).numpy()
     middle -= in_bins(refined.fine).numpy()
-    exact = mixture_quantiles(refined.log_rate_intervals, torch.full((5, 128, 1), 0.5))[:, :, 0]
-    width = np.diff(mixture_quantiles(refined.log_rate_intervals,
+    of_rate = mixture(refined.log_rate_intervals)
+    exact = mixture_quantiles(of_rate, torch.full((5, 128, 1), 0.5))[:, :, 0]
+    width = np.diff(mixture_quantiles(of_rate,
                                       torch.tensor([0.3, 0.7]).expand(5, 128, 2)))[:, :, 0]
     assert (np.abs(middle[:, ::4] - exact.numpy()) < width).mean() > 0.95
 

@@ -150,7 +150,6 @@ def test_shapes_of_what_it_finds(model, photons):
     assert refined.latent.shape == (9, 6)
     assert refined.shape.g.shape == refined.decoded.g.shape == (9, N_TIME_BINS)
     assert refined.log_rate_intervals.shape == (9, N_TIME_BINS // 4, 9)
-    assert refined.hardness.shape == refined.variability.shape == (9, 9)
     assert refined.fine.shape == (9, N_FINE_BINS)
     assert model.band_rates(photons).shape == (9, N_FINE_BINS, 3)
     assert model.first_pass_rates(photons).shape == (9, N_TIME_BINS, 3)

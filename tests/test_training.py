@@ -23,7 +23,7 @@ from stingray_align.datasets.stream import RUNS, TARGETS, simulate_with_truth
 from stingray_align.errors import ModelFileError
 from stingray_align.photons import N_TIME_BINS, Photons
 
-#: Phases of 16, 1, 8, 2, 2 and 4 steps, of which the second is "mixture".
+#: Phases of 16, 1, 8, 2, 2, 8 and 4 steps, of which the second is "mixture".
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
              n_posterior_steps=2, batch_size=16, seed=3)
 
@@ -288,15 +288,17 @@ def test_every_phase_trains_its_own_networks_alone(monkeypatch):
     parameters = SMALL | dict(n_steps=40, n_refinement_steps=4, n_posterior_steps=4)
     model = PoissonAutodecoder(**parameters).fit(sources(40), progress=False)
     assert [line["phase"] for line in model.curve_] == (
-        ["first pass"] * 10 + ["mixture", "refinement", "intervals", "posterior"] + ["experts"] * 4)
-    assert [line["step"] for line in model.curve_] == list(range(4, 73, 4))
+        ["first pass"] * 10 + ["mixture", "refinement", "intervals", "posterior"] + ["experts"] * 4
+        + ["scalars"] * 2)
+    assert [line["step"] for line in model.curve_] == list(range(4, 81, 4))
     for number, trained in ((10, {"mixture"}), (11, {"refinement"}), (12, {"refinement"}),
-                            (13, {"spread"}), (14, {"experts"}), (15, {"experts"})):
+                            (13, {"spread"}), (14, {"experts"}), (15, {"experts"}),
+                            (18, {"scalars"}), (19, {"scalars"})):
         changed = {name.split(".")[0] for name, value in states[number].items()
                    if not torch.equal(value, states[number - 1][name])}
         assert trained <= changed
         # What is not trained is at most set to its average of the phase before.
-        assert number == 10 or changed <= trained | {"mixture", "refinement", "spread"}
+        assert number == 10 or changed <= trained | {"mixture", "refinement", "spread", "experts"}
     assert all(np.isfinite([line["loss"], line["gain"]]).all() for line in model.curve_)
 
 
@@ -317,7 +319,7 @@ def test_a_few_event_lists_without_truth_are_enough():
     events = simulate_population(24, seed=2, counts="bright", summaries=0).event_lists
     model = PoissonAutodecoder(**SMALL).fit(events, progress=False)
     before = model._build().state_dict()
-    for name in ("refinement.log_rate_intervals.weight", "refinement.scalars.weight",
+    for name in ("refinement.log_rate_intervals.weight", "scalars.outputs.weight",
                  "refinement.sub_bins.outer.weight", "spread.scale.weight",
                  "decoder.heads.weight", "experts.weights.outputs.weight",
                  "experts.intervals.outputs.weight"):

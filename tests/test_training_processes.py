@@ -15,13 +15,13 @@ from stingray_align._files import read_tensors
 from stingray_align.autodecoder import training
 from stingray_align.datasets import _simulate, stream
 
-#: Phases of 16, 1, 8, 4, 4 and 16 steps, the second that of the mixture, the last of the experts;
-#: of simulated sources one of 12 for the descriptors behind them.
+#: Phases of 16, 1, 8, 4, 4, 16 and 8 steps, the second that of the mixture, the last of the
+#: scalars; of simulated sources one of 12 for the descriptors before them.
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
              n_posterior_steps=4, batch_size=8, seed=3)
 EVERY = 4
 #: A step in each phase, and on a border; and the steps whose state is on disk by then.
-KILLED_AT = {10: 8, 16: 16, 23: 20, 27: 25, 38: 36}
+KILLED_AT = {10: 8, 16: 16, 23: 20, 27: 25, 38: 36, 53: 52}
 
 SET_UP = f"""
 import os, signal, sys
@@ -94,7 +94,7 @@ def test_an_interrupted_training_goes_on_within_the_descriptors(tmp_path, monkey
 
     undisturbed = fitted()
     advance, checkpoint = training._Run.advance, tmp_path / "run.safetensors"
-    for stop in (49, 52):  # before the first step of the phase, and within it
+    for stop in (49, 52, 63):  # before the first step of the phase, within it, and in the next
 
         def interrupted(run):
             if run.step == stop:
@@ -107,8 +107,9 @@ def test_an_interrupted_training_goes_on_within_the_descriptors(tmp_path, monkey
                 fitted(checkpoint=checkpoint)
     resumed = fitted(checkpoint=checkpoint)
     same(undisturbed.networks_.state_dict(), resumed.networks_.state_dict())
-    assert [line["phase"] for line in resumed.curve_[-2:]] == ["descriptors"] * 2
-    assert resumed.networks_["describer"].spread.std() > 0
+    assert [line["phase"] for line in resumed.curve_[-4:]] == ["descriptors"] + ["scalars"] * 3
+    for name in ("describer", "scalars"):
+        assert resumed.networks_[name].standardised.spread.std() > 0
     assert not checkpoint.with_suffix(".prepared").exists()
 
 

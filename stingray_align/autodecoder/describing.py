@@ -18,7 +18,7 @@ from ..photons import N_CHANNELS
 from ._compiled import compiled
 from .counting import N_COLOUR_BINS
 from .descriptors import N_DESCRIPTORS, descriptor_loss
-from .layers import Body, Linear
+from .layers import Body, Linear, Standardised
 from .prepared import Prepared
 from .readouts import N_READOUTS, readouts
 
@@ -27,7 +27,6 @@ __all__ = ["BETA", "Described", "Describer", "energies", "examples"]
 #: Power of the variance that weighs the likelihood of each number (Seitzer et al. 2022,
 #: arXiv:2203.09168): with 0 the gradient is mostly that of a few numbers known to a per cent.
 BETA = 0.5
-_CLIP = 6.0  # spreads of a read-out
 N_ENERGIES = 4 * N_CHANNELS
 
 
@@ -67,24 +66,15 @@ class Describer(nn.Module):
 
     def __init__(self, n_hidden):
         super().__init__()
-        self.register_buffer("centre", torch.zeros(N_READOUTS))
-        self.register_buffer("spread", torch.ones(N_READOUTS))
+        self.standardised = Standardised(N_READOUTS)
         self.body = Body(n_hidden + N_ENERGIES + N_READOUTS, n_hidden)
         self.outputs = Linear(n_hidden, N_DESCRIPTORS)
         nn.init.zeros_(self.outputs.weight)
         nn.init.zeros_(self.outputs.bias)
 
-    @torch.no_grad()
-    def standardise(self, readouts):
-        """Scale read-outs from now on as these, ndarray (n, N_READOUTS), need it."""
-        low, centre, high = np.percentile(readouts, [16, 50, 84], axis=0)
-        spread = np.where(high > low, high - low, 2 * readouts.std(axis=0)) / 2
-        self.centre.copy_(torch.as_tensor(centre))
-        self.spread.copy_(torch.as_tensor(np.maximum(spread, 1e-2)))
-
     def forward(self, hidden, energies, readouts):
         """Raw descriptors, shape (n, N_DESCRIPTORS)."""
-        scaled = ((readouts - self.centre) / self.spread).clamp(-_CLIP, _CLIP)
+        scaled = self.standardised(readouts)
         return self.outputs(self.body(torch.cat([hidden, energies, scaled], dim=1))).float()
 
 
@@ -115,7 +105,7 @@ class Described(Prepared):
 
     def start(self, describer):
         """Scale the read-outs."""
-        describer.standardise(self.arrays["readouts"][:self.n_trained].astype(np.float32))
+        describer.standardised.fit(self.arrays["readouts"][:self.n_trained].astype(np.float32))
 
     def loss(self, describer, one):
         """Loss of a batch."""

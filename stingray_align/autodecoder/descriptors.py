@@ -12,7 +12,8 @@ from functools import cache
 
 import torch
 
-__all__ = ["DESCRIPTORS", "N_DESCRIPTORS", "TIME_SHAPES", "descriptor_loss", "descriptors"]
+__all__ = ["DESCRIPTORS", "N_DESCRIPTORS", "TIME_SHAPES", "descriptor_loss", "descriptors",
+           "estimated"]
 
 #: Parameters: name and unit of the descriptor, mean and spread in the simulated population.
 _TARGETS = (
@@ -50,6 +51,12 @@ def descriptors(raw):
     middle, width = _population()
     return torch.cat([middle + width * raw[:, :_N], raw[:, _N:2 * _N].clamp(-4, 1),
                       torch.log_softmax(raw[:, 2 * _N:], dim=1).clamp(min=-12)], dim=1)
+
+
+def estimated(descriptors, name):
+    """Mean and standard deviation of a parameter (n,) in the columns of `DESCRIPTORS`."""
+    at = [target[0] for target in _TARGETS].index(name)
+    return descriptors[:, at], _TARGETS[at][3] * torch.exp(descriptors[:, _N + at])
 
 
 def descriptor_loss(raw, targets, time_shape, beta=0.0):

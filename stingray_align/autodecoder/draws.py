@@ -12,8 +12,6 @@ no photon at all this is what the exposure alone says, and the shape's posterior
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from scipy.special import gammaincinv
@@ -22,10 +20,10 @@ from ..photons import N_FINE_BINS, N_TIME_BINS
 from .batch import COLOUR_BIN
 from .experts import in_bins
 from .inference import RUN
-from .intervals import VARIABILITY, hardness_quantiles, mixture_quantiles
+from .intervals import mixture, mixture_quantiles
 from .likelihood import total_log_rate
 
-__all__ = ["drawn_log_rates", "quantiles", "rate_quantiles", "source_quantiles"]
+__all__ = ["band_share", "drawn_log_rates", "mean_rate_quantiles", "rate_quantiles"]
 
 #: Channels of 0.5-7 keV.
 BELOW_7_KEV = slice(0, 19)
@@ -36,11 +34,13 @@ _SCORES = torch.linspace(-3.2, 3.2, 33)
 #: (`prepared.BALANCE`), which makes all intervals too wide; but the rare kinds are in the tails.
 MIDDLE, TAILS = 0.87, 1.05
 _TAILS_FROM = 1.96
-#: More photons than this are not missed in a cell.
+#: More photons than this are not missed in a cell, nor in a run of cells.
 MORE_PHOTONS = 10.0
-#: Share of the latent in the variance of the scores of a faint source, photons at which it is half
-#: of that, and what the rest keeps from run to run.
-COMMON, COMMON_UP_TO, MEMORY = 0.5, 70.0, 0.5
+#: Share of the latent in the variance of the scores of a faint source, and photons at which it is
+#: half of that.
+COMMON, COMMON_UP_TO = 0.5, 70.0
+#: What the rest keeps from run to run, of a faint source and of a bright one, and photons between.
+MEMORY, MEMORY_UP_TO = (0.35, 0.7), 100.0
 #: Draws behind quantiles of the rate.
 _N_SAMPLES = 256
 _GOLDEN = (5**0.5 - 1) / 2
@@ -49,7 +49,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 def _table(raw):
     width = MIDDLE + (TAILS - MIDDLE) * (_SCORES / _TAILS_FROM).square().clamp(max=1)
     levels = torch.special.ndtr(width * _SCORES)
-    return mixture_quantiles(raw, levels.expand(*raw.shape[:-1], -1))
+    return mixture_quantiles(mixture(raw), levels.expand(*raw.shape[:-1], -1))
 
 
 def _at_scores(table, scores):
@@ -73,6 +73,18 @@ def _highest(batch):
     return torch.log((fullest + MORE_PHOTONS) / mean[:, None])
 
 
+def _highest_of_draws(batch):
+    """Log of a rate over the mean rate that no run as a whole can exceed, shape (n, 128).
+
+    The quantiles are those at a random time; but a draw has one rate in all of a run, in which its
+    photons leave less room.
+    """
+    seen, exposed = (x.unflatten(1, (-1, RUN)).sum(dim=2) for x in (batch.per_bin, batch.exposed))
+    mean = (batch.n_photons + 0.5) / batch.exposed.sum(dim=1)
+    expected = mean[:, None] * exposed.clamp(min=1e-6)
+    return torch.log((seen + 3 * torch.sqrt(seen) + MORE_PHOTONS) / expected)
+
+
 def _in_bins(refined, batch):
     """Log of the estimated total rate over its mean in the time bins, shape (n, 512)."""
     return total_log_rate(refined.shape, batch) + in_bins(refined.fine)
@@ -92,12 +104,18 @@ def _common(n_photons):
     return COMMON / (1 + (n_photons / COMMON_UP_TO) ** 2)
 
 
-def _short_noise(like):
-    """Noise of unit variance, shape (n, 128, n_draws), with a memory of some runs of bins."""
-    generator = torch.Generator().manual_seed(like.shape[2])
-    noise = torch.randn(like.shape[1], like.shape[2], generator=generator)
-    for run in range(1, len(noise)):
-        noise[run] = MEMORY * noise[run - 1] + math.sqrt(1 - MEMORY**2) * noise[run]
+def _memory(n_photons):
+    faint, bright = MEMORY
+    return bright + (faint - bright) / (1 + n_photons / MEMORY_UP_TO)
+
+
+def _short_noise(n_photons, n_runs, n_draws):
+    """Noise of unit variance, shape (n, n_runs, n_draws), with a memory of some runs of bins."""
+    generator = torch.Generator().manual_seed(n_draws)
+    noise = torch.randn(n_runs, n_draws, generator=generator).repeat(len(n_photons), 1, 1)
+    kept = _memory(n_photons)[:, None]
+    for run in range(1, n_runs):
+        noise[:, run] = kept * noise[:, run - 1] + torch.sqrt(1 - kept**2) * noise[:, run]
     return noise
 
 
@@ -125,23 +143,18 @@ def drawn_log_rates(shape, batch, refined, n_draws):
     runs = drawn.reshape(len(drawn), n_draws, -1, RUN).mean(dim=3).transpose(1, 2)
     one = batch.every(n_draws)
     common = _common(one.n_photons)[:, None, None]
-    scores = common.sqrt() * _scores(runs) + (1 - common).sqrt() * _short_noise(runs)
+    noise = _short_noise(one.n_photons, runs.shape[1], n_draws)
+    scores = common.sqrt() * _scores(runs) + (1 - common).sqrt() * noise
     scores = _scores(scores)
     offset = _at_scores(_table(refined.log_rate_intervals), scores).transpose(1, 2)
     drawn = _in_bins(refined, one)[:, None] + offset.repeat_interleave(RUN, dim=2)
-    return torch.minimum(drawn, _highest(one)[:, None].repeat_interleave(RUN, dim=2))
+    return torch.minimum(drawn, _highest_of_draws(one)[:, None].repeat_interleave(RUN, dim=2))
 
 
-@torch.inference_mode()
-def quantiles(inferred, refined, levels):
-    """Quantiles of rate, mean rate, hardness and variability; see `PoissonAutodecoder.quantiles`.
-    """
-    seen = inferred.batch.n_photons.double().numpy() + 0.5
-    mean = gammaincinv(seen[:, None], levels) / inferred.batch.exposure.double().numpy()[:, None]
-    rate = rate_quantiles(inferred.batch, refined, levels, _band_share(inferred, refined))
-    return {"rate": rate.numpy(), "mean_rate": mean} | {
-        name: source_quantiles(refined, name, levels)
-        for name in ("hardness", "fractional_variability")}
+def mean_rate_quantiles(batch, levels):
+    """Quantiles of the mean total rate, ct/s, ndarray (n, n_levels)."""
+    seen = batch.n_photons.double().numpy()[:, None] + 0.5
+    return gammaincinv(seen, levels) / batch.exposure.double().numpy()[:, None]
 
 
 @torch.inference_mode()
@@ -184,15 +197,7 @@ def rate_quantiles(batch, refined, levels, share=1.0, runs=slice(None)):
 
 
 @torch.inference_mode()
-def source_quantiles(refined, name, levels):
-    """Quantiles of "hardness" or "fractional_variability" alone, ndarray (n, n_levels)."""
-    levels = torch.as_tensor(levels, dtype=torch.float32).expand(len(refined.hardness), -1)
-    if name == "hardness":
-        return hardness_quantiles(refined.hardness, levels).numpy()
-    return VARIABILITY.inverse(mixture_quantiles(refined.variability, levels)).numpy()
-
-
-def _band_share(inferred, refined):
+def band_share(inferred, refined):
     """Share of 0.5-7 keV in the total rate of each time bin, shape (n, 512)."""
     batch, shape = inferred.batch, refined.shape
     fraction = batch.background_fraction[:, None]

@@ -16,11 +16,13 @@ from ..errors import DomainShiftWarning
 from ..photons import N_FINE_BINS, Photons, reduce_events
 from ..rates import RateEstimate, _check_level
 from .batch import COLOUR_BIN
-from .draws import rate_quantiles, source_quantiles
+from .descriptors import N_DESCRIPTORS
+from .draws import rate_quantiles
 from .inference import RUN
 from .model import CHUNK, PoissonAutodecoder, cell_rates, one_thread
 from .readouts import feature_names, feature_units, feature_vectors, readouts
 from .refinement import SUB
+from .scalars import scalar_quantiles
 
 __all__ = ["Embedding", "draw_vectors", "embed", "embed_vectors"]
 
@@ -272,6 +274,11 @@ class Embedding(RateEstimate):
             return self.model.refine(self._inferred, self._encoded)
 
     @cached_property
+    def _scalars(self):
+        descriptors = torch.from_numpy(self.vector[None, -N_DESCRIPTORS:])
+        return self.model.scalars(self._inferred, self._refined, descriptors)
+
+    @cached_property
     def _fine(self):
         """Rate in each fine cell over that of the shape in its time bin, shape (4096,)."""
         return torch.exp(self._refined.fine)[0].double().numpy()
@@ -344,7 +351,7 @@ class Embedding(RateEstimate):
         levels = [(1 - level) / 2, 0.5, (1 + level) / 2]
         if self.model.encoder:
             with one_thread():
-                found = source_quantiles(self._refined, name, levels)[0]
+                found = scalar_quantiles(self._scalars, name, levels)[0]
         else:
             found = np.quantile(self._drawn_summaries(300, 0)[name], levels)
         return float(found[1]), float(found[0]), float(found[2])

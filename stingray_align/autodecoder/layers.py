@@ -18,7 +18,7 @@ from torch import nn
 
 from ._compiled import compiled
 
-__all__ = ["Body", "Linear", "Residual", "settle"]
+__all__ = ["Body", "Linear", "Residual", "Standardised", "settle"]
 
 
 class Linear(nn.Linear):
@@ -85,6 +85,29 @@ class Body(nn.Sequential):
         if self.settled is None or not _is_one(x):
             return super().forward(x)
         return torch.from_numpy(_body(*self.settled, x.numpy().reshape(-1)))[None]
+
+
+class Standardised(nn.Module):
+    """Numbers of very different sizes, scaled to what is usual and cut where they are not."""
+
+    _CLIP = 6.0
+
+    def __init__(self, n):
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(n))
+        self.register_buffer("spread", torch.ones(n))
+
+    @torch.no_grad()
+    def fit(self, x):
+        """Scale from now on as these numbers, ndarray (n_sources, n), need it."""
+        low, centre, high = np.percentile(x, [16, 50, 84], axis=0)
+        spread = np.where(high > low, high - low, 2 * x.std(axis=0)) / 2
+        self.centre.copy_(torch.as_tensor(centre))
+        self.spread.copy_(torch.as_tensor(np.maximum(spread, 1e-2)))
+
+    def forward(self, x):
+        """Apply the scale to (n_sources, n)."""
+        return ((x - self.centre) / self.spread).clamp(-self._CLIP, self._CLIP)
 
 
 def settle(network):

@@ -17,19 +17,20 @@ from .batch import COLOUR_BIN, Batch, make_batch
 from .decoder import Decoder, Shape
 from .describing import Describer, energies
 from .descriptors import N_DESCRIPTORS, descriptors
-from .draws import drawn_log_rates, quantiles
+from .draws import band_share, drawn_log_rates, mean_rate_quantiles, rate_quantiles
 from .experts import Experts, gather_evidence, split
 from .inference import FirstPass, LocalMixture, Smoothed, smoothed
 from .layers import settle
 from .pulsations import pulsations
 from .readouts import feature_vectors, readouts
 from .refinement import SUB, Refined, Refinement, Spread
+from .scalars import Scalars, measured, scalar_quantiles
 from .spectrum import spectrum_with_rate
 
 __all__ = ["CHUNK", "Inferred", "PoissonAutodecoder", "cell_rates", "one_thread"]
 
 #: Raised whenever the networks or their inputs change meaning.
-VERSION = 4
+VERSION = 5
 
 #: Sources worked on at once: the weights are read once for all, and the rest fits into the cache.
 CHUNK = 256
@@ -95,8 +96,8 @@ class PoissonAutodecoder:
     n_steps, n_refinement_steps, n_posterior_steps : int
         Optimiser steps for decoder and first pass (a tenth as many for its mixture of curves, and
         four fifths for the descriptors); for the refinement; for the intervals, again for the
-        covariance of the latent, and four times as many for the weights of the experts. Without
-        encoder there are only the first.
+        covariance of the latent, four times as many for the weights of the experts, and twice as
+        many for hardness ratio and variability. Without encoder there are only the first.
     batch_size : int
         Sources per step.
     learning_rate : float
@@ -111,7 +112,7 @@ class PoissonAutodecoder:
     ----------
     networks_ : torch.nn.ModuleDict
         ``decoder`` and, with an encoder, ``first_pass``, ``mixture``, ``refinement``,
-        ``spread``, ``experts`` and ``describer``; present after `fit` or `load`.
+        ``spread``, ``experts``, ``describer`` and ``scalars``; present after `fit` or `load`.
     curve_ : list of dict
         Steps, training loss and gain on held-out sources, as printed during `fit`.
     training_ : dict
@@ -168,6 +169,7 @@ class PoissonAutodecoder:
                 networks["spread"] = Spread(self.n_latent, self.n_hidden, self.n_rank)
                 networks["experts"] = Experts(self.n_hidden)
                 networks["describer"] = Describer(self.n_hidden)
+                networks["scalars"] = Scalars()
             return networks
 
     # -- training, saving, loading -----------------------------------------------------------
@@ -343,6 +345,23 @@ class PoissonAutodecoder:
                                 log_rate_intervals=intervals)
 
     @torch.inference_mode()
+    def scalars(self, inferred, refined, descriptors):
+        """Posteriors of hardness ratio and variability, see `stingray_align.autodecoder.scalars`.
+
+        Parameters
+        ----------
+        inferred : Inferred
+        refined : Refined
+        descriptors : Tensor, shape (n, N_DESCRIPTORS)
+            As `describe` gives them.
+
+        Returns
+        -------
+        list of Mixture
+        """
+        return self.networks_["scalars"](measured(inferred.batch, refined, descriptors))
+
+    @torch.inference_mode()
     def posterior(self, inferred, refined):
         """Gaussian posterior of the latent, a `~stingray_align.autodecoder.refinement.Posterior`.
         """
@@ -435,9 +454,18 @@ class PoissonAutodecoder:
             raise ModelFileError("a model without encoder has no quantiles: use the draws of an "
                                  "Embedding")
         levels = np.asarray(levels, dtype=float)
-        parts = [quantiles(inferred, self.refine(inferred), levels)
-                 for _, inferred in self._chunks(photons)]
+        parts = [self._quantiles(inferred, levels) for _, inferred in self._chunks(photons)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _quantiles(self, inferred, levels):
+        refined = self.refine(inferred)
+        posteriors = self.scalars(inferred, refined, self.describe(inferred, readouts(inferred)))
+        share = band_share(inferred, refined)
+        return {
+            "rate": rate_quantiles(inferred.batch, refined, levels, share).numpy(),
+            "mean_rate": mean_rate_quantiles(inferred.batch, levels)} | {
+                name: scalar_quantiles(posteriors, name, levels)
+                for name in ("hardness", "fractional_variability")}
 
     def drawn_rates(self, photons, n_draws, seed=0):
         """Draws of the rate, without its uncertain mean.

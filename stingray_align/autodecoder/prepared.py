@@ -19,7 +19,7 @@ from .._files import read_tensors, write_tensors
 from ..photons import N_TIME_BINS
 from .batch import fine_counts
 from .experts import Evidence, gather_evidence, in_bins, on_fine
-from .intervals import mixture_loss
+from .intervals import mixture, mixture_loss
 
 __all__ = ["Prepared", "Weighed", "examples", "experts_loss"]
 
@@ -197,5 +197,5 @@ def experts_loss(experts, one):
     cells = log_rate.detach().unflatten(1, (intervals.shape[1], -1))
     at = cells.gather(2, one["cell"].long()[:, :, None])[:, :, 0]
     known = torch.isfinite(one["true"]).sum().clamp(min=1)
-    missed = one["importance"][:, None] * mixture_loss(intervals, one["true"] - at)
+    missed = one["importance"][:, None] * mixture_loss(mixture(intervals), one["true"] - at)
     return missed.sum() / known - score

@@ -77,8 +77,6 @@ class Refined(NamedTuple):
         What the refined latent decodes to, and the shape of the rate.
     log_rate_intervals : Tensor, shape (n, 128, 9), or None
         Raw mixtures of the log of the true over this rate, see `intervals`; None without encoder.
-    hardness, variability : Tensor, shape (n, 9), or None
-        Raw mixtures.
     fine : Tensor, shape (n, 4096), or None
         Log of the rate in each fine cell over that of the shape in its time bin; None before the
         experts are weighed.
@@ -89,8 +87,6 @@ class Refined(NamedTuple):
     decoded: Shape
     shape: Shape
     log_rate_intervals: torch.Tensor | None = None
-    hardness: torch.Tensor | None = None
-    variability: torch.Tensor | None = None
     fine: torch.Tensor | None = None
 
 
@@ -179,9 +175,7 @@ class Refinement(nn.Module):
         self.sub_bins = SubBins()
 
         self.log_rate_intervals = Along(width, 3 * N_COMPONENTS)
-        self.known = nn.Sequential(Linear(n_step + 2 * width + N_CHANNELS, n_step), nn.GELU())
-        self.scalars = Linear(n_step, 2 * 3 * N_COMPONENTS)
-        for head in (self.correction, self.log_rate_intervals, self.scalars):
+        for head in (self.correction, self.log_rate_intervals):
             nn.init.normal_(head.weight, std=1e-3)
             nn.init.zeros_(head.bias)
 
@@ -223,13 +217,8 @@ class Refinement(nn.Module):
         best = mixed(torch.softmax(self.weights(x).float(), dim=1)[:, :-1],
                      torch.cat([curves.logs, folds.logs, log_rate[:, None]], dim=1))
         best = best + self.correction(x).float().transpose(1, 2).reshape(best.shape)
-
-        spectrum = torch.sqrt(batch.colours.sum(dim=1) / (batch.n_photons[:, None] + 1e-6))
-        of_source = self.known(torch.cat([known, _over_window(x), spectrum], dim=1))
-        scalars = self.scalars(of_source).float()
         return Refined(latent, known, decoded, decoded.moved(best - log_rate),
-                       self.log_rate_intervals(x).float().transpose(1, 2),
-                       *scalars.chunk(2, dim=1))
+                       self.log_rate_intervals(x).float().transpose(1, 2))
 
     def fine(self, batch, shape):
         """Log of the rate in each fine cell over that of its time bin, shape (n, 4096)."""

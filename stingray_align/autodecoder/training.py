@@ -10,11 +10,12 @@ is no truth: then the photons not shown are scored. A Poisson process split at r
 independent Poisson processes with the same rate shape, so neither way can the networks gain by
 copying noise, and no smoothness penalty is needed.
 
-Training has seven phases, each with the networks of those before it fixed: decoder and first pass;
+Training has eight phases, each with the networks of those before it fixed: decoder and first pass;
 the mixture of curves in the first pass; the refinement (`stingray_align.autodecoder.refinement`);
 its intervals; the covariance of the latent; and, on sources that were prepared for them, the
-weights of the experts (`stingray_align.autodecoder.experts`) and the descriptors
-(`stingray_align.autodecoder.describing`). Without truth there is nothing to describe.
+weights of the experts (`stingray_align.autodecoder.experts`), the descriptors
+(`stingray_align.autodecoder.describing`), and hardness ratio and variability
+(`stingray_align.autodecoder.scalars`). Without truth there is nothing to describe.
 """
 
 from __future__ import annotations
@@ -37,15 +38,16 @@ from .._files import read_tensors, write_tensors
 from ..datasets.stream import RUNS, TARGETS, SimulatedStream, Truth, simulate_with_truth
 from ..errors import ModelFileError
 from ..photons import N_TIME_BINS, Photons
-from . import describing
+from . import describing, scalars
 from .batch import COLOUR_BIN, Cells, fine_counts, make_batch
 from .descriptors import descriptor_loss
 from .inference import smoothed
-from .intervals import HARDNESS, mixture_loss
+from .intervals import mixture, mixture_loss
 from .latents import _team, _under, _write_curve
 from .likelihood import expected_log_likelihood, log_likelihood, total_log_rate
 from .prepared import Weighed, examples
 from .pulsations import pulsations
+from .readouts import readouts
 from .refinement import SUB
 
 __all__ = ["EventSet", "Simulated", "fit_model", "train"]
@@ -55,9 +57,10 @@ EVERY = 500  # steps between lines of the training curve, and between checkpoint
 EMA = 0.999
 DESCRIPTOR_WEIGHT = 0.1
 INTERVAL_WEIGHT = 0.1
+#: Chunks of sources that are prepared for descriptors have smaller numbers.
+OTHERS = 100_000
 #: Beginnings of the names of the parameters that intervals and sub-bins are made of.
-INTERVALS = ("refinement.sub_bins", "refinement.log_rate_intervals", "refinement.known",
-             "refinement.scalars")
+INTERVALS = ("refinement.sub_bins", "refinement.log_rate_intervals")
 
 
 # ---- where sources come from -------------------------------------------------------------------
@@ -356,7 +359,7 @@ def _with_known_truth(networks, photons, rng):
 
 
 def interval_loss(refined, batch, fine, truth):
-    """Minus log-density of the true rate at random times, hardness, and variability."""
+    """Minus log-density of the true rate at random times."""
     estimate = (total_log_rate(refined.shape, batch).repeat_interleave(SUB, dim=1) + fine).detach()
     cell = torch.as_tensor(truth.cell).long()[:, :, None]
     estimate = estimate.reshape(len(estimate), RUNS, -1).gather(2, cell)[:, :, 0]
@@ -364,13 +367,8 @@ def interval_loss(refined, batch, fine, truth):
     seen = batch.exposed.reshape(len(estimate), RUNS, -1)
     seen = seen.gather(2, cell // SUB)[:, :, 0] > 0
     miss = torch.where(seen, true - estimate, torch.nan)
-    of_rate = mixture_loss(refined.log_rate_intervals, miss).sum() / seen.sum().clamp(min=1)
-    targets = torch.as_tensor(truth.targets)
-    names = list(TARGETS)
-    hardness = HARDNESS.forward(targets[:, names.index("hardness")])
-    variability = targets[:, names.index("fractional_variability")]
-    return (of_rate + mixture_loss(refined.hardness, hardness).mean()
-            + mixture_loss(refined.variability, variability).mean())
+    missed = mixture_loss(mixture(refined.log_rate_intervals), miss)
+    return missed.sum() / seen.sum().clamp(min=1)
 
 
 def posterior_loss(model, networks, photons, truth, rng, torch_rng):
@@ -477,6 +475,22 @@ def prepare_descriptions(model, source, number, size):
     return describing.examples(model.infer(shown), truth[twice])
 
 
+def prepare_scalars(model, source, number, size):
+    """Examples for hardness ratio and variability, from one chunk of sources."""
+    rng = np.random.default_rng([model.seed, 5, number])
+    # Of the sources that descriptors were learned from these are known too well.
+    photons, truth = source.prepared(OTHERS + number, size, rng)
+    if truth is None:
+        photons, truth = redraw(model.networks_, photons, rng)
+    shown, _ = show(photons, rng, tiny=0.15, everything=0.2)
+    inferred = model.infer(shown)
+    found = scalars.measured(inferred.batch, model.refine(inferred),
+                             model.describe(inferred, readouts(inferred)))
+    hardness, variability = (truth.targets[:, list(TARGETS).index(name)]
+                             for name in ("hardness", "fractional_variability"))
+    return scalars.examples(found, hardness, variability)
+
+
 # ---- the loop ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Phase:
@@ -547,6 +561,9 @@ def fit_model(model, sources, checkpoint, progress, device):
         phases.append(Phase("descriptors", ("describer",), None, None, 4 * model.n_steps // 5,
                             8 * model.batch_size, weight_decay=0.05,
                             prepared=(describing.Described, prepare_descriptions)))
+    phases.append(Phase("scalars", ("scalars",), None, None, 2 * model.n_posterior_steps,
+                        4 * model.batch_size, weight_decay=0.05,
+                        prepared=(scalars.Measurements, prepare_scalars)))
     with _team(device), one_thread():
         run = _Run(model, source, phases, checkpoint, device, progress and _rank() == 0)
         with tqdm(total=run.total, initial=run.step, desc="training",
