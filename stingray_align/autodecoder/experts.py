@@ -38,7 +38,7 @@ from .refinement import SUB, Block
 from .residual import corrected_rate, scaled_fine
 from .spectrum import corrected_spectrum
 
-__all__ = ["Evidence", "Experts", "gather_evidence", "in_bins", "mean_one", "on_fine", "split"]
+__all__ = ["Evidence", "Experts", "gather_evidence", "in_bins", "on_fine", "split"]
 
 #: First pass; refinement, corrected by many photons, and with pulsations; Cox process without
 #: periods, and with them.
@@ -84,7 +84,7 @@ def in_bins(log_rate):
     return torch.logsumexp(parts, dim=-1) - math.log(SUB)
 
 
-def mean_one(log_rate, exposed):
+def _mean_one(log_rate, exposed):
     """Log-rates (..., 4096) over their mean over the exposure (..., 512)."""
     log_exposed = torch.log(exposed / exposed.sum(dim=-1, keepdim=True))
     return log_rate - torch.logsumexp(in_bins(log_rate) + log_exposed, dim=-1, keepdim=True)
@@ -191,7 +191,7 @@ class Experts(nn.Module):
         curves = evidence.curves.unflatten(2, (N_RUNS, CELLS))
         pools = torch.einsum("npkr,nkrc->nprc", weights, curves)
         log_rate = torch.logsumexp(pools + share[:, :, :, None], dim=1).flatten(1)
-        log_rate = mean_one(log_rate, evidence.exposed)
+        log_rate = _mean_one(log_rate, evidence.exposed)
 
         by_run = log_rate.detach().unflatten(1, (N_RUNS, CELLS))
         found = torch.stack([by_run.mean(dim=2), by_run.std(dim=2)], dim=1)

@@ -17,15 +17,16 @@ variance).
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..photons import N_FINE_BINS
+from ._compiled import compiled
 from .descriptors import N_DESCRIPTORS, estimated
-from .experts import mean_one, on_fine
+from .experts import on_fine
 from .inference import N_RUNS, compress
 from .intervals import N_COMPONENTS, mixture, mixture_loss, mixture_quantiles
 from .layers import Linear, Standardised
@@ -83,13 +84,13 @@ def measured(batch, refined, descriptors):
     guess = torch.atanh(guess.clamp(-_HARDEST, _HARDEST))
     spread = (spread / slope).clamp(0.003, 3)
     variability, error = estimated(descriptors, "log_fractional_variability")
-    scatter, left_open, of_rate = _scatter(batch, refined)
+    scatter, left_open, of_curve = _scatter(batch, refined)
     rms = 0.5 * torch.log10(scatter + left_open + 1e-6)
     compared = torch.stack([
         compress((guess - centre) / width), torch.log(spread / width), guess,
         torch.log10(1 - batch.background_fraction.clamp(max=0.98)),
         torch.log10(batch.n_photons + 1)], dim=1)
-    about = torch.cat([of_counts, compared, of_rate, _excess_variance(batch), descriptors], dim=1)
+    about = torch.cat([of_counts, compared, of_curve, descriptors], dim=1)
     constant = torch.full_like(rms, _CONSTANT)
     even = torch.full_like(rms, _SCATTER)
     return Measured(
@@ -122,52 +123,85 @@ def _counted_hardness(batch):
     return torch.stack([centre, width], dim=1), about
 
 
-def _weights(batch):
-    """Share of each fine cell in the exposure, shape (n, 4096)."""
-    return on_fine(batch.exposed / (batch.exposed.sum(dim=1, keepdim=True)
-                                    * (N_FINE_BINS // batch.exposed.shape[1])))
+@compiled
+def _look(log_rate, per_cell, exposed, background_fraction, n_photons, scatter, in_runs, excess):
+    """Write what `_scatter` is made of.
+
+    ``scatter`` (n, 4): variance of the source's rate over its mean squared, in blocks of cells;
+    ``in_runs`` (n, 128, 2): share of each run in the exposure, and the mean total rate in it;
+    ``excess`` (n, 5, 2): squared deviations of the photons in blocks, less their number, and the
+    squared numbers expected from a constant rate.
+    """
+    n_cells, per_bin = log_rate.shape[1], log_rate.shape[1] // exposed.shape[1]
+    rate, own, weight = np.empty(n_cells), np.empty(n_cells), np.empty(n_cells)
+    for i in range(len(log_rate)):
+        whole, total, own_total = exposed[i].sum() * per_bin, 0.0, 0.0
+        for j in range(n_cells):
+            weight[j] = exposed[i, j // per_bin] / whole
+            rate[j] = math.exp(log_rate[i, j])
+            total += weight[j] * rate[j]
+        for j in range(n_cells):
+            rate[j] /= total
+            own[j] = max(rate[j] - background_fraction[i], 0.02 * rate[j])
+            own_total += weight[j] * own[j]
+        for k in range(len(_OF_RATE)):
+            scatter[i, k] = 0
+            for first in range(0, n_cells, _OF_RATE[k]):
+                share, mean = _averaged(weight, own, first, _OF_RATE[k])
+                scatter[i, k] += share * (mean / own_total - 1) ** 2
+        size = n_cells // in_runs.shape[1]
+        for run in range(in_runs.shape[1]):
+            in_runs[i, run] = _averaged(weight, rate, run * size, size)
+        for k in range(len(_OF_PHOTONS)):
+            excess[i, k] = 0
+            for first in range(0, n_cells, _OF_PHOTONS[k]):
+                seen, share = np.float32(0), 0.0
+                for j in range(first, first + _OF_PHOTONS[k]):
+                    seen += per_cell[i, j]
+                    share += weight[j]
+                if share > 0:
+                    expected = share * n_photons[i]
+                    excess[i, k, 0] += (seen - expected) ** 2 - seen
+                    excess[i, k, 1] += expected**2
+
+
+@compiled
+def _averaged(weight, x, first, size):
+    """Sum of some weights, and the weighted mean there."""
+    share, total = 0.0, 0.0
+    for j in range(first, first + size):
+        share += weight[j]
+        total += weight[j] * x[j]
+    return share, total / max(share, 1e-12)
 
 
 def _scatter(batch, refined):
     """Variance of the source's rate and that which the intervals leave open, over the mean squared.
 
-    Both of shape (n,), and their logs with those of averages over more cells, shape (n, 6).
+    Both of shape (n,); their logs with those of averages over more cells, and the excess variance
+    of the photons at several bin sizes, in its noise and as log of the rms, shape (n, 16).
     """
-    weight = _weights(batch)
     log_rate = on_fine(total_log_rate(refined.shape, batch)) + refined.fine
-    rate = torch.exp(mean_one(log_rate, batch.exposed))
-    own = torch.maximum(rate - batch.background_fraction[:, None], 0.02 * rate)
-    own = own / (weight * own).sum(dim=1, keepdim=True)
-
-    def averaged(x, size):
-        parts = [y.unflatten(1, (-1, size)).sum(dim=2) for y in (weight, weight * x)]
-        return parts[0], parts[1] / parts[0].clamp(min=1e-12)
-
-    scatter = []
-    for size in _OF_RATE:
-        share, mean = averaged(own, size)
-        scatter.append((share * (mean - 1) ** 2).sum(dim=1))
+    n = len(log_rate)
+    scatter, in_runs, excess = (torch.empty(n, *shape) for shape in (
+        (len(_OF_RATE),), (N_RUNS, 2), (len(_OF_PHOTONS), 2)))
+    _look(log_rate.numpy(), *batch.arrays("per_cell", "exposed", "background_fraction",
+                                          "n_photons"),
+          *(x.numpy() for x in (scatter, in_runs, excess)))
     log_weight, centre, log_sd = mixture(refined.log_rate_intervals)
     weights = torch.exp(log_weight)
     mean = (weights * centre).sum(dim=2, keepdim=True)
     variance = (weights * (torch.exp(2 * log_sd) + (centre - mean) ** 2)).sum(dim=2)
-    share, in_runs = averaged(rate, N_FINE_BINS // N_RUNS)
-    left_open = (share * in_runs**2 * torch.expm1(variance.clamp(max=3))).sum(dim=1)
-    logs = torch.stack([*scatter, (share * variance).sum(dim=1), left_open], dim=1)
-    return scatter[0], left_open, 0.5 * torch.log10(logs + 1e-6)
-
-
-def _excess_variance(batch):
-    """Excess variance of the photons at several bin sizes: in its noise, and as log of the rms."""
-    found = []
-    expected = _weights(batch) * batch.n_photons[:, None]
-    for size in _OF_PHOTONS:
-        seen, mean = (x.unflatten(1, (-1, size)).sum(dim=2) for x in (batch.per_cell, expected))
-        excess = torch.where(mean > 0, (seen - mean) ** 2 - seen, 0.0).sum(dim=1)
-        squared = (mean**2).sum(dim=1)
-        found += [compress(excess / torch.sqrt(2 * squared + 1)),
-                  0.5 * torch.log10((excess / squared.clamp(min=1e-9)).clamp(min=1e-4))]
-    return torch.stack(found, dim=1)
+    share, rate = in_runs.unbind(dim=2)
+    left_open = (share * rate**2 * torch.expm1(variance.clamp(max=3))).sum(dim=1)
+    logs = torch.cat([scatter, (share * variance).sum(dim=1, keepdim=True), left_open[:, None]],
+                     dim=1)
+    excess, squared = excess.unbind(dim=2)
+    of_photons = torch.stack([
+        compress(excess / torch.sqrt(2 * squared + 1)),
+        0.5 * torch.log10((excess / squared.clamp(min=1e-9)).clamp(min=1e-4))], dim=2)
+    return scatter[:, 0], left_open, torch.cat([0.5 * torch.log10(logs + 1e-6),
+                                                of_photons.flatten(1)], dim=1)
 
 
 class Scalars(nn.Module):
