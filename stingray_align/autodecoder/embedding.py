@@ -343,6 +343,7 @@ class Embedding(RateEstimate):
         Returns
         -------
         median, lower, upper : float
+            That the rate is constant has a probability of its own, and counts as 0.001.
         """
         return self._summary("fractional_variability", level)
 
