@@ -37,7 +37,7 @@ def reconstruction(model, catalogue, options):
 
 
 def calibration(model, catalogue, options):
-    """Coverage and sharpness of the posteriors of mean rate, rate, hardness, variability."""
+    """Coverage and sharpness of the posteriors: rates, spectrum, hardness, variability."""
     population = options.population("csc")
     results = dict(sa.evaluate.autodecoder_calibration(population, model))
     results["double thinning, simulated"] = sa.evaluate.double_thinning(

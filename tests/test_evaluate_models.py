@@ -23,18 +23,20 @@ def model():
 class Measured:
     """A posterior that is exact by construction: the truth plus Gaussian noise of known size."""
 
-    errors = {"mean_rate": 0.1, "rate": 2.0, "hardness": 0.05, "fractional_variability": 1e-4}
+    errors = {"mean_rate": 0.1, "rate": 2.0, "spectrum": 0.02, "hardness": 0.05,
+              "fractional_variability": 1e-4}
 
     def __init__(self, population, width=1.0):
         truth, rng = population.truth, np.random.default_rng(0)
         seconds = (population.photons.exposed * population.photons.duration[:, None] / 512)
         counts = population.true_counts_grid(np.arange(len(population))).sum(axis=2)
         mean = ((truth["source_counts"] + truth["background_counts"]) / truth["exposure"]).value
-        true = {"mean_rate": mean, "rate": counts / np.maximum(seconds, 1e-9),
+        spectra = population.true_spectra()
+        true = {"mean_rate": mean, "rate": counts / np.maximum(seconds, 1e-9), "spectrum": spectra,
                 "hardness": np.asarray(truth["hardness"]),
                 "fractional_variability": np.asarray(truth["fractional_variability"])}
         self.row = {start: i for i, start in enumerate(population.photons.start)}
-        scale = {"mean_rate": mean, "rate": mean[:, None]}
+        scale = {"mean_rate": mean, "rate": mean[:, None], "spectrum": spectra}
         self.error = {key: error * np.asarray(scale.get(key, 1.0)) * np.ones_like(true[key])
                       for key, error in self.errors.items()}
         self.value = {key: value + self.error[key] * rng.normal(size=value.shape)
@@ -56,14 +58,17 @@ def faint():
 def test_an_exact_posterior_is_found_calibrated(faint):
     results = evaluate.autodecoder_calibration(faint, Measured(faint), rivals=False, n_times=4,
                                                batch_size=128, progress=False)
-    assert set(results) == {"log mean rate", "rate at random times", "hardness ratio",
-                            "log fractional variability"}
+    assert set(results) == {"log mean rate", "rate at random times", "counts in channels",
+                            "hardness ratio", "log fractional variability"}
     for what, result in results.items():
         for level, estimate in result.coverage.items():
             # the rate is that of an instant, not of the time bin, which matters in short bursts
             slack = 0.02 if what == "rate at random times" else 0
             assert abs(estimate.value - level) < 4 * estimate.error + slack, what
     assert (results["rate at random times"].known == 4).all()
+    assert (results["counts in channels"].known == 20).all()
+    instruments = set(results["counts in channels"].to_table("label")["kind"])
+    assert instruments == {*np.unique(faint.truth["instrument"]).tolist(), "all"}
     shapes = set(results["log mean rate"].to_table("label")["kind"])
     assert shapes == {*np.unique(faint.truth["time_shape"]).tolist(), "all"}
 
@@ -80,8 +85,8 @@ def test_calibration_shows_rivals_and_is_drawn(tmp_path):
 
     few = simulate_population(8, seed=3, counts=(10, 50), summaries=0)
     results = evaluate.autodecoder_calibration(few, Measured(few), n_times=2, progress=False)
-    assert [r.rivals for r in results.values()] == [("Gamma",), ("Cox process",), ("Beta",),
-                                                    ("excess variance",)]
+    assert [r.rivals for r in results.values()] == [
+        ("Gamma",), ("Cox process",), ("Gamma of the channel",), ("Beta",), ("excess variance",)]
     # an error of 10 % on the mean rate is less than 50 photons allow
     assert results["log mean rate"].score_ratio("Gamma").value < 0.9
     assert np.isfinite(results["rate at random times"].score["Cox process"]).all()
@@ -90,6 +95,22 @@ def test_calibration_shows_rivals_and_is_drawn(tmp_path):
         figure.savefig(tmp_path / f"{i}.png", dpi=50)
         plt.close(figure)
     assert "CRPS / Cox process" in str(results) and "Coverage of hardness ratio" in str(results)
+
+
+def test_what_a_model_does_not_give_is_not_tested(faint):
+    class Fewer(Measured):
+        def quantiles(self, photons, probabilities):
+            return {"hardness": super().quantiles(photons, probabilities)["hardness"]}
+
+    results = evaluate.autodecoder_calibration(faint, Fewer(faint), rivals=False, progress=False)
+    assert set(results) == {"hardness ratio"}
+
+
+def test_gamma_quantiles_of_counts_in_channels_are_those_of_each(faint):
+    quantiles = simple._spectrum(faint.photons, np.array([0.5]))[:, :, 0]
+    counts = faint.photons.counts().sum(axis=1)
+    assert quantiles.shape == counts.shape == (300, 20)
+    np.testing.assert_allclose(quantiles[counts > 5], counts[counts > 5] + 1 / 3, atol=0.2)
 
 
 def test_gamma_quantiles_of_the_mean_rate_are_calibrated(faint):

@@ -42,7 +42,7 @@ def fitted(n_latent=6, seed=0):
     model.networks_ = model._build().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for part, head, size in (("experts", "intervals", 0.1), ("scalars", "outputs", 0.3),
+        for part, head, size in (("experts", "intervals", 0.1), ("quantities", "of_source", 0.3),
                                  ("refinement", "correction", 0.3)):
             layer = getattr(model.networks_[part], head)
             weight = getattr(layer, "outputs", layer).weight
@@ -253,7 +253,7 @@ def test_quantiles_are_finite_ordered_and_in_their_range(model):
     found = model.quantiles(photons, LEVELS)
     shapes = {name: value.shape for name, value in found.items()}
     assert shapes == {"rate": (6, 512, 5), "mean_rate": (6, 5), "hardness": (6, 5),
-                      "fractional_variability": (6, 5)}
+                      "fractional_variability": (6, 5), "spectrum": (6, 20, 5)}
     for value in found.values():
         assert np.isfinite(value).all() and (np.diff(value, axis=-1) >= 0).all()
     assert (found["rate"] > 0).all() and (np.abs(found["hardness"]) <= 1).all()

@@ -457,3 +457,13 @@ def test_red_noise_has_mean_one_and_the_wanted_slope():
     fit = np.polyfit(np.log(frequency[8:400]), np.log(power[8:400]), 1)
     assert -fit[0] == pytest.approx(1.5, abs=0.1)
     assert 0.05 < noise.std(axis=1).mean() < 0.12
+
+
+def test_true_spectra_are_those_of_the_photons():
+    population = simulate_population(60, seed=5, counts="bright", summaries=0)
+    truth, counts = population.true_spectra(), population.photons.counts().sum(axis=1)
+    expected = (population.truth["source_counts"] + population.truth["background_counts"]).value
+    assert truth.shape == (60, 20)
+    np.testing.assert_allclose(truth.sum(axis=1), expected, rtol=1e-3)
+    pull = (counts - truth)[truth > 5] / np.sqrt(truth[truth > 5])
+    assert abs(pull.mean()) < 0.2 and abs(pull.std() - 1) < 0.1

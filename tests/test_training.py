@@ -272,6 +272,7 @@ def test_redrawn_photons_follow_the_rate_that_is_their_truth(fitted):
     names = list(TARGETS)
     assert np.isnan(truth.targets).sum(axis=1).tolist() == [len(names) - 2] * 3
     assert (np.abs(truth.targets[:, names.index("hardness")]) < 1).all()
+    assert_allclose(truth.expected.sum(axis=(1, 2)), photons.n_photons, rtol=1e-3)
 
 
 # -- the loop -------------------------------------------------------------------------------------
@@ -289,11 +290,11 @@ def test_every_phase_trains_its_own_networks_alone(monkeypatch):
     model = PoissonAutodecoder(**parameters).fit(sources(40), progress=False)
     assert [line["phase"] for line in model.curve_] == (
         ["first pass"] * 10 + ["mixture", "refinement", "intervals", "posterior"] + ["experts"] * 4
-        + ["scalars"] * 2)
+        + ["quantities"] * 2)
     assert [line["step"] for line in model.curve_] == list(range(4, 81, 4))
     for number, trained in ((10, {"mixture"}), (11, {"refinement"}), (12, {"refinement"}),
                             (13, {"spread"}), (14, {"experts"}), (15, {"experts"}),
-                            (18, {"scalars"}), (19, {"scalars"})):
+                            (18, {"quantities"}), (19, {"quantities"})):
         changed = {name.split(".")[0] for name, value in states[number].items()
                    if not torch.equal(value, states[number - 1][name])}
         assert trained <= changed
@@ -319,7 +320,8 @@ def test_a_few_event_lists_without_truth_are_enough():
     events = simulate_population(24, seed=2, counts="bright", summaries=0).event_lists
     model = PoissonAutodecoder(**SMALL).fit(events, progress=False)
     before = model._build().state_dict()
-    for name in ("refinement.log_rate_intervals.weight", "scalars.outputs.weight",
+    for name in ("refinement.log_rate_intervals.weight", "quantities.of_source.outputs.weight",
+                 "quantities.of_channel.outputs.weight",
                  "refinement.sub_bins.outer.weight", "spread.scale.weight",
                  "decoder.heads.weight", "experts.weights.outputs.weight",
                  "experts.intervals.outputs.weight"):

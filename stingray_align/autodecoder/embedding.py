@@ -19,10 +19,11 @@ from .batch import COLOUR_BIN
 from .descriptors import N_DESCRIPTORS
 from .draws import rate_quantiles
 from .inference import RUN
+from .likelihood import parts, spectra
 from .model import CHUNK, PoissonAutodecoder, cell_rates, one_thread
 from .readouts import feature_names, feature_units, feature_vectors, readouts
 from .refinement import SUB
-from .scalars import scalar_quantiles
+from .quantities import hardness_quantiles, spectrum_at_ranks, variability_quantiles
 
 __all__ = ["Embedding", "draw_vectors", "embed", "embed_vectors"]
 
@@ -274,9 +275,10 @@ class Embedding(RateEstimate):
             return self.model.refine(self._inferred, self._encoded)
 
     @cached_property
-    def _scalars(self):
+    def _quantities(self):
         descriptors = torch.from_numpy(self.vector[None, -N_DESCRIPTORS:])
-        return self.model.scalars(self._inferred, self._refined, descriptors)
+        with one_thread():
+            return self.model.quantities(self._inferred, self._refined, descriptors)
 
     @cached_property
     def _fine(self):
@@ -330,7 +332,7 @@ class Embedding(RateEstimate):
         median, lower, upper : float
             Counts behind this instrument, a known background taken off.
         """
-        return self._summary("hardness", level)
+        return self._summary("hardness", hardness_quantiles, level)
 
     def fractional_variability(self, level=0.68):
         """Fractional variability of the source: rms over mean of its rate, Poisson noise taken off.
@@ -345,14 +347,13 @@ class Embedding(RateEstimate):
         median, lower, upper : float
             That the rate is constant has a probability of its own, and counts as 0.001.
         """
-        return self._summary("fractional_variability", level)
+        return self._summary("fractional_variability", variability_quantiles, level)
 
-    def _summary(self, name, level):
+    def _summary(self, name, quantiles, level):
         _check_level(level)
         levels = [(1 - level) / 2, 0.5, (1 + level) / 2]
         if self.model.encoder:
-            with one_thread():
-                found = scalar_quantiles(self._scalars, name, levels)[0]
+            found = quantiles(self._quantities, levels)[0]
         else:
             found = np.quantile(self._drawn_summaries(300, 0)[name], levels)
         return float(found[1]), float(found[0]), float(found[2])
@@ -463,41 +464,39 @@ class Embedding(RateEstimate):
         batch, shape, log_rates, mean = self._draw(n, seed)
         rates = torch.exp(log_rates[0]) * torch.from_numpy(mean)[:, None]
         if (weight != 1).any():  # spectra of all draws cost more than their rates
-            weight = torch.as_tensor(weight, dtype=torch.float32)
-            source, background, total = _parts(batch, shape)
-            of_source = (torch.exp(shape.log_energy) @ weight).repeat_interleave(COLOUR_BIN, dim=1)
-            of_both = source * of_source + background * (batch.background @ weight)[:, None]
+            weight = torch.as_tensor(weight, dtype=torch.float32) * self._recoloured(
+                batch, shape, mean)
+            source, background, total = parts(batch, shape)
+            of_source = (torch.exp(shape.log_energy) @ weight[:, :, None])[:, :, 0]
+            of_source = of_source.repeat_interleave(COLOUR_BIN, dim=1)
+            of_both = source * of_source + background * (batch.background * weight).sum(
+                dim=1, keepdim=True)
             rates = rates * of_both / total
         return np.repeat(rates.numpy(), SUB, axis=1) * self._inside.astype(np.float32)
 
+    def _recoloured(self, batch, shape, mean):
+        """Factors on the spectra of draws that spread them as the posterior says, (n, 20)."""
+        latent = sum(spectra(batch, shape))
+        drawn = torch.from_numpy(self._of_spectra(latent, mean)).float()
+        share = drawn / drawn.sum(dim=1, keepdim=True).clamp(min=1e-9)
+        return share / latent.clamp(min=1e-9)
+
+    def _of_spectra(self, latent, mean):
+        """Counts (n, 20) of draws whose shares in the channels a latent says."""
+        drawn = latent.numpy() * (mean * self.exposure)[:, None]
+        return spectrum_at_ranks(self._quantities, drawn) if self.model.encoder else drawn
+
     def _drawn_spectra(self, n, seed):
         batch, shape, _, mean = self._draw(n, seed)
-        of_source, background = _spectra(batch, shape)
-        return ((of_source + background).numpy() * (mean * self.exposure)[:, None])
+        return self._of_spectra(sum(spectra(batch, shape)), mean)
 
     def _drawn_summaries(self, n, seed):
         """Hardness and fractional variability of draws of the latent."""
         batch, shape, _, _ = self._draw(n, seed)
-        of_source, _ = _spectra(batch, shape)
+        of_source, _ = spectra(batch, shape)
         soft, hard = of_source[:, :10].sum(dim=1), of_source[:, 10:19].sum(dim=1)
         weight = batch.exposed / batch.exposed.sum(dim=1, keepdim=True)
         deviation = torch.exp(shape.log_relative_rate(batch.exposed)) - 1
         rms = torch.sqrt((weight * deviation**2).sum(dim=1))
         return {"hardness": ((hard - soft) / (hard + soft)).numpy(),
                 "fractional_variability": rms.numpy()}
-
-
-def _parts(batch, shape):
-    """Rate of source, background and both over the mean of both, by time bin."""
-    background = batch.background_fraction[:, None]
-    source = (1 - background) * torch.exp(shape.log_relative_rate(batch.exposed))
-    return source, background, source + background
-
-
-def _spectra(batch, shape):
-    """Share of each channel in all photons, of the source and of the background, (n, 20)."""
-    source, background, _ = _parts(batch, shape)
-    weight = batch.exposed / batch.exposed.sum(dim=1, keepdim=True)
-    coarse = (source * weight).reshape(len(source), -1, COLOUR_BIN).sum(dim=2)
-    of_source = (coarse[:, None] @ torch.exp(shape.log_energy))[:, 0]
-    return of_source, background * batch.background

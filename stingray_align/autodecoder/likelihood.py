@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from ._compiled import compiled, highest
-from .batch import N_COLOUR_BINS
+from .batch import COLOUR_BIN, N_COLOUR_BINS
 from .exponential import exp
 
-__all__ = ["expected_log_likelihood", "log_density", "log_likelihood",
+__all__ = ["expected_log_likelihood", "log_density", "log_likelihood", "parts", "spectra",
            "total_log_rate"]
 
 #: Keeps the logarithm finite where no background is known.
@@ -112,3 +112,27 @@ def _write_total(g, exposed, fraction, total):
         scale = (1 - fraction[i]) * open_ / sum_
         for j in range(len(rate)):
             total[i, j] = math.log(scale * rate[j] + fraction[i] + LEAST)
+
+
+def parts(batch, shape):
+    """Rate of source, background and both over the mean of both, by time bin."""
+    background = batch.background_fraction[:, None]
+    source = (1 - background) * torch.exp(shape.log_relative_rate(batch.exposed))
+    return source, background, source + background
+
+
+def spectra(batch, shape, inside=1.0):
+    """Share of each channel in all photons, of the source and of the background, (n, 20).
+
+    Parameters
+    ----------
+    batch : Batch
+    shape : Shape
+    inside : Tensor, shape (n, 512), optional
+        Factor on the rate in each time bin.
+    """
+    source, background, _ = parts(batch, shape)
+    weight = inside * batch.exposed / batch.exposed.sum(dim=1, keepdim=True)
+    coarse = (source * weight).reshape(len(source), -1, COLOUR_BIN).sum(dim=2)
+    of_source = (coarse[:, None] @ torch.exp(shape.log_energy))[:, 0]
+    return of_source, (background * weight).sum(dim=1, keepdim=True) * batch.background

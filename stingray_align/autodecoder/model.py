@@ -22,9 +22,10 @@ from .experts import Experts, gather_evidence, split
 from .inference import FirstPass, LocalMixture, Smoothed, smoothed
 from .layers import settle
 from .pulsations import pulsations
+from .quantities import (
+    Quantities, hardness_quantiles, measured, spectrum_quantiles, variability_quantiles)
 from .readouts import feature_vectors, readouts
 from .refinement import SUB, Refined, Refinement, Spread
-from .scalars import Scalars, measured, scalar_quantiles
 from .spectrum import spectrum_with_rate
 
 __all__ = ["CHUNK", "Inferred", "PoissonAutodecoder", "cell_rates", "one_thread"]
@@ -97,7 +98,7 @@ class PoissonAutodecoder:
         Optimiser steps for decoder and first pass (a tenth as many for its mixture of curves, and
         four fifths for the descriptors); for the refinement; for the intervals, again for the
         covariance of the latent, four times as many for the weights of the experts, and twice as
-        many for hardness ratio and variability. Without encoder there are only the first.
+        many for hardness ratio, variability and spectrum. Without encoder there are only the first.
     batch_size : int
         Sources per step.
     learning_rate : float
@@ -112,7 +113,7 @@ class PoissonAutodecoder:
     ----------
     networks_ : torch.nn.ModuleDict
         ``decoder`` and, with an encoder, ``first_pass``, ``mixture``, ``refinement``,
-        ``spread``, ``experts``, ``describer`` and ``scalars``; present after `fit` or `load`.
+        ``spread``, ``experts``, ``describer`` and ``quantities``; present after `fit` or `load`.
     curve_ : list of dict
         Steps, training loss and gain on held-out sources, as printed during `fit`.
     training_ : dict
@@ -169,7 +170,7 @@ class PoissonAutodecoder:
                 networks["spread"] = Spread(self.n_latent, self.n_hidden, self.n_rank)
                 networks["experts"] = Experts(self.n_hidden)
                 networks["describer"] = Describer(self.n_hidden)
-                networks["scalars"] = Scalars()
+                networks["quantities"] = Quantities()
             return networks
 
     # -- training, saving, loading -----------------------------------------------------------
@@ -345,8 +346,8 @@ class PoissonAutodecoder:
                                 log_rate_intervals=intervals)
 
     @torch.inference_mode()
-    def scalars(self, inferred, refined, descriptors):
-        """Posteriors of hardness ratio and variability, see `stingray_align.autodecoder.scalars`.
+    def quantities(self, inferred, refined, descriptors):
+        """Posteriors of hardness ratio, variability and spectrum.
 
         Parameters
         ----------
@@ -357,9 +358,9 @@ class PoissonAutodecoder:
 
         Returns
         -------
-        list of Mixture
+        `~stingray_align.autodecoder.quantities.Posteriors`
         """
-        return self.networks_["scalars"](measured(inferred.batch, refined, descriptors))
+        return self.networks_["quantities"](measured(inferred.batch, refined, descriptors))
 
     @torch.inference_mode()
     def posterior(self, inferred, refined):
@@ -428,7 +429,7 @@ class PoissonAutodecoder:
         return rates
 
     def quantiles(self, photons, levels):
-        """Quantiles of the posterior of rate, mean rate, hardness ratio and variability.
+        """Quantiles of the posterior of rate, mean rate, hardness ratio, variability and spectrum.
 
         Parameters
         ----------
@@ -443,7 +444,9 @@ class PoissonAutodecoder:
             random time of each time bin; ``mean_rate`` (n, n_levels): mean rate in 0.5-8 keV of
             source and background, ct/s; ``hardness`` (n, n_levels): hardness ratio
             (H - S) / (H + S) of the source, S in 0.5-2 and H in 2-7 keV;
-            ``fractional_variability`` (n, n_levels): rms over mean of the source's rate.
+            ``fractional_variability`` (n, n_levels): rms over mean of the source's rate;
+            ``spectrum`` (n, 20, n_levels): counts of source and background expected in each
+            channel over the exposure.
 
         Raises
         ------
@@ -459,13 +462,14 @@ class PoissonAutodecoder:
 
     def _quantiles(self, inferred, levels):
         refined = self.refine(inferred)
-        posteriors = self.scalars(inferred, refined, self.describe(inferred, readouts(inferred)))
+        descriptors = self.describe(inferred, readouts(inferred))
+        posteriors = self.quantities(inferred, refined, descriptors)
         share = band_share(inferred, refined)
-        return {
-            "rate": rate_quantiles(inferred.batch, refined, levels, share).numpy(),
-            "mean_rate": mean_rate_quantiles(inferred.batch, levels)} | {
-                name: scalar_quantiles(posteriors, name, levels)
-                for name in ("hardness", "fractional_variability")}
+        return {"rate": rate_quantiles(inferred.batch, refined, levels, share).numpy(),
+                "mean_rate": mean_rate_quantiles(inferred.batch, levels),
+                "hardness": hardness_quantiles(posteriors, levels),
+                "fractional_variability": variability_quantiles(posteriors, levels),
+                "spectrum": spectrum_quantiles(posteriors, levels)}
 
     def drawn_rates(self, photons, n_draws, seed=0):
         """Draws of the rate, without its uncertain mean.

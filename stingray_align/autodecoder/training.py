@@ -14,8 +14,8 @@ Training has eight phases, each with the networks of those before it fixed: deco
 the mixture of curves in the first pass; the refinement (`stingray_align.autodecoder.refinement`);
 its intervals; the covariance of the latent; and, on sources that were prepared for them, the
 weights of the experts (`stingray_align.autodecoder.experts`), the descriptors
-(`stingray_align.autodecoder.describing`), and hardness ratio and variability
-(`stingray_align.autodecoder.scalars`). Without truth there is nothing to describe.
+(`stingray_align.autodecoder.describing`), and hardness ratio, variability and spectrum
+(`stingray_align.autodecoder.quantities`). Without truth there is nothing to describe.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .._files import read_tensors, write_tensors
 from ..datasets.stream import RUNS, TARGETS, SimulatedStream, Truth, simulate_with_truth
 from ..errors import ModelFileError
 from ..photons import N_TIME_BINS, Photons
-from . import describing, scalars
+from . import describing, quantities
 from .batch import COLOUR_BIN, Cells, fine_counts, make_batch
 from .descriptors import descriptor_loss
 from .inference import smoothed
@@ -222,7 +222,17 @@ class _Expected:
 
 
 def show(photons, rng, *, tiny, everything):
-    """Split photons at random into those shown and the others.
+    """Split photons at random into those shown and the others; see `share_shown`.
+
+    Returns
+    -------
+    shown, others : Photons
+    """
+    return photons.thin(share_shown(photons, rng, tiny=tiny, everything=everything), rng)
+
+
+def share_shown(photons, rng, *, tiny, everything):
+    """Probability of a photon of each source to be shown.
 
     Parameters
     ----------
@@ -233,14 +243,14 @@ def show(photons, rng, *, tiny, everything):
 
     Returns
     -------
-    shown, others : Photons
+    ndarray, shape (n,)
     """
     n = len(photons)
     few = 10 ** rng.uniform(-0.3, np.log10(np.maximum(photons.n_photons, 2)))
     kind = rng.random(n)
     fraction = np.where(kind < tiny, few / np.maximum(photons.n_photons, 1),
                         rng.uniform(0.25, 0.85, n))
-    return photons.thin(np.where(kind > 1 - everything, 1.0, np.minimum(fraction, 0.95)), rng)
+    return np.where(kind > 1 - everything, 1.0, np.minimum(fraction, 0.95))
 
 
 def _shown(photons, truth, rng, *, step):
@@ -436,14 +446,18 @@ def redraw(networks, photons, rng):
     log_rate = total_log_rate(shape, batch).cpu().numpy().reshape(n, RUNS, -1)
     targets = np.full((n, len(names)), np.nan, dtype=np.float32)
     by_energy = source.sum(dim=1).cpu().numpy()
+    behind = (batch.background_fraction[:, None] * batch.background).cpu().numpy()
+    expected = np.stack([by_energy, 0 * by_energy, behind], axis=1)
+    expected *= photons.n_photons[:, None, None]
     soft, hard = by_energy[:, :10].sum(axis=1), by_energy[:, 10:19].sum(axis=1)
     targets[:, names.index("hardness")] = (hard - soft) / (hard + soft)
     deviation = np.exp(shape.log_relative_rate(batch.exposed).cpu().numpy()) - 1
     variance = (steady.cpu().numpy() * deviation**2).sum(axis=1)
     targets[:, names.index("fractional_variability")] = 0.5 * np.log10(np.maximum(variance, 1e-6))
     return drawn, Truth(
-        share=np.zeros((n, 2, N_TIME_BINS), np.float16), expected=np.ones((n, 3, 20), np.float32),
-        cell=at.astype(np.uint8), targets=targets, time_shape=np.zeros(n, np.uint8),
+        share=np.zeros((n, 2, N_TIME_BINS), np.float16), cell=at.astype(np.uint8),
+        expected=expected.clip(min=1e-6).astype(np.float32),
+        targets=targets, time_shape=np.zeros(n, np.uint8),
         log_relative_rate=np.take_along_axis(log_rate, at[:, :, None] // SUB, axis=2)[:, :, 0])
 
 
@@ -475,20 +489,21 @@ def prepare_descriptions(model, source, number, size):
     return describing.examples(model.infer(shown), truth[twice])
 
 
-def prepare_scalars(model, source, number, size):
-    """Examples for hardness ratio and variability, from one chunk of sources."""
+def prepare_quantities(model, source, number, size):
+    """Examples for hardness ratio, variability and spectrum, from one chunk of sources."""
     rng = np.random.default_rng([model.seed, 5, number])
     # Of the sources that descriptors were learned from these are known too well.
     photons, truth = source.prepared(OTHERS + number, size, rng)
     if truth is None:
         photons, truth = redraw(model.networks_, photons, rng)
-    shown, _ = show(photons, rng, tiny=0.15, everything=0.2)
-    inferred = model.infer(shown)
-    found = scalars.measured(inferred.batch, model.refine(inferred),
-                             model.describe(inferred, readouts(inferred)))
+    fraction = share_shown(photons, rng, tiny=0.15, everything=0.2)
+    inferred = model.infer(photons.thin(fraction, rng)[0])
+    found = quantities.measured(inferred.batch, model.refine(inferred),
+                                model.describe(inferred, readouts(inferred)))
     hardness, variability = (truth.targets[:, list(TARGETS).index(name)]
                              for name in ("hardness", "fractional_variability"))
-    return scalars.examples(found, hardness, variability)
+    return quantities.examples(found, hardness, variability,
+                               fraction[:, None] * truth.expected.sum(axis=1))
 
 
 # ---- the loop ----------------------------------------------------------------------------------
@@ -561,9 +576,9 @@ def fit_model(model, sources, checkpoint, progress, device):
         phases.append(Phase("descriptors", ("describer",), None, None, 4 * model.n_steps // 5,
                             8 * model.batch_size, weight_decay=0.05,
                             prepared=(describing.Described, prepare_descriptions)))
-    phases.append(Phase("scalars", ("scalars",), None, None, 2 * model.n_posterior_steps,
+    phases.append(Phase("quantities", ("quantities",), None, None, 2 * model.n_posterior_steps,
                         4 * model.batch_size, weight_decay=0.05,
-                        prepared=(scalars.Measurements, prepare_scalars)))
+                        prepared=(quantities.Measurements, prepare_quantities)))
     with _team(device), one_thread():
         run = _Run(model, source, phases, checkpoint, device, progress and _rank() == 0)
         with tqdm(total=run.total, initial=run.step, desc="training",

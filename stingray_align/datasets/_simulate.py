@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from ..instruments import INSTRUMENTS
-from ..photons import BAND_EDGES, N_TIME_BINS, exposure_in_bins
+from ..photons import BAND_EDGES, CHANNEL_EDGES, N_TIME_BINS, exposure_in_bins
 from . import _shapes, _spectra
 from ._classes import CLASSES
 from ._shapes import N_CELLS
@@ -29,6 +29,8 @@ DEFAULT_INSTRUMENTS = {"ACIS-I": 0.3, "ACIS-S": 0.3, "EPIC-pn": 0.13, "EPIC-MOS"
                        "NICER": 0.09, "XRT": 0.09}
 BAND_OF_BIN = np.stack([_spectra.in_range(a, b)
                         for a, b in zip(BAND_EDGES[:-1], BAND_EDGES[1:])], axis=1)
+CHANNEL_OF_BIN = np.stack([_spectra.in_range(a, b) for a, b in
+                           zip(CHANNEL_EDGES[:-1], CHANNEL_EDGES[1:])], axis=1).astype(np.float32)
 ENERGY_05_7 = _spectra.in_range(0.5, 7.0) * _spectra.ENERGY * _spectra.ERG_PER_KEV
 _EVENT_KINDS = ("flares", "bursts", "eruptions", "transient")
 PERIODIC_KINDS = ("sinusoid", "pulsations", "eclipses", "dips", "heartbeat", "eruptions")
@@ -190,6 +192,13 @@ class Chunk:
         varying = len(self.level)
         rate = np.einsum("knt,knb->ntb", self.level, bands[:varying], optimize=True)
         return rate + bands[varying:].sum(axis=0)[:, None]
+
+    def in_channels(self):
+        """Expected counts of the components and the background in each channel, (3, n, 20)."""
+        seen = (self.level[:2] * self.exposure).sum(axis=2, dtype=float)
+        behind = self.level[2:] * self.exposure if len(self.level) > 2 else self.exposure[None]
+        seen = np.concatenate([seen, behind.sum(axis=2, dtype=float)])
+        return seen[:, :, None] * (self.spectrum @ CHANNEL_OF_BIN)
 
     def exposed(self):
         """Exposed fraction of each time bin of `Photons`, shape (n, 512)."""

@@ -204,6 +204,17 @@ class SimulatedSources:
         cell = np.clip(position, 0, N_CELLS - 1).astype(int)
         return np.where(inside[..., None], grid[cell], 0.0)
 
+    def true_spectra(self):
+        """Expected counts of source and background in the 20 channels of `Photons`.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, 20)
+            Over the exposure.
+        """
+        chunks = (self._plan.chunk(number, photons=False) for number in range(self._plan.n_chunks))
+        return np.concatenate([chunk.in_channels().sum(axis=0) for chunk in chunks])
+
     def true_log_rates(self, photons=None):
         """Log of the true rate at each photon's time in its own band.
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from .._files import read_tensors, write_tensors
 from ..autodecoder.descriptors import TIME_SHAPES
-from ..photons import CHANNEL_EDGES, N_TIME_BINS, Photons
-from . import _simulate, _spectra
+from ..photons import N_TIME_BINS, Photons
+from . import _simulate
 from ._shapes import N_CELLS
 
 __all__ = ["RUNS", "TARGETS", "SimulatedStream", "Truth", "simulate_with_truth"]
@@ -29,9 +29,6 @@ TARGETS = {"fractional_variability": True, "hardness": False, "n_h": True, "phot
 
 #: Stretches of four time bins, each with one cell drawn at random whose true rate is kept.
 RUNS = 128
-
-_IN_CHANNEL = np.stack([_spectra.in_range(low, high) for low, high in
-                        zip(CHANNEL_EDGES[:-1], CHANNEL_EDGES[1:])], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +99,6 @@ def _truth(chunk, rng):
     share = level.reshape(2, n, N_TIME_BINS, -1).sum(axis=3)
     share *= (N_TIME_BINS / np.maximum(seen, 1e-30))[:, :, None]
     exposed = chunk.exposure.sum(axis=1, dtype=float)
-    counts = np.stack([*seen, exposed])[:, :, None] * (chunk.spectrum @ _IN_CHANNEL)
 
     width = N_CELLS // RUNS
     cell = rng.integers(width, size=(n, RUNS))
@@ -120,7 +116,7 @@ def _truth(chunk, rng):
     targets[:, dex] = np.log10(np.maximum(targets[:, dex], 1e-3))
     shape = np.searchsorted(TIME_SHAPES, chunk.truth["time_shape"])
     return Truth(share=share.transpose(1, 0, 2).astype(np.float16),
-                 expected=counts.transpose(1, 0, 2).astype(np.float32),
+                 expected=chunk.in_channels().transpose(1, 0, 2).astype(np.float32),
                  cell=cell.astype(np.uint8),
                  log_relative_rate=np.log(rate / mean[:, None]).astype(np.float16),
                  targets=targets.astype(np.float32), time_shape=shape.astype(np.uint8))

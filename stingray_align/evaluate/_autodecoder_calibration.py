@@ -1,8 +1,9 @@
 """Coverage and sharpness of an autodecoder's own posteriors on a population with known truth.
 
-What is tested is what an observer quotes: the mean rate, the rate at some time, the hardness ratio
-and the fractional variability of the source, each beside the interval that the same photons give
-without a trained model (see `stingray_align.evaluate._interval_rivals`).
+What is tested is what an observer quotes: the mean rate, the rate at some time, the counts in each
+channel of the spectrum, the hardness ratio and the fractional variability of the source, each
+beside the interval that the same photons give without a trained model (see
+`stingray_align.evaluate._interval_rivals`).
 """
 
 import numpy as np
@@ -32,10 +33,10 @@ def autodecoder_calibration(population, model=None, *, rivals=True, levels=(0.68
     ----------
     population : Population
         Sources with known truth, as from `stingray_align.datasets.simulate_population`; its
-        ``photons``, ``true_rate`` and ``truth`` are used.
+        ``photons``, ``true_rate``, ``true_spectra`` and ``truth`` are used.
     model : object, optional
-        With a method ``quantiles(photons, probabilities)``, as a PoissonAutodecoder; the bundled
-        model by default.
+        With a method ``quantiles(photons, probabilities)``, as a PoissonAutodecoder; what it does
+        not give is not tested. The bundled model by default.
     rivals : bool, optional
         Whether to show the methods beside it that need no training.
     levels : sequence of float, optional
@@ -54,10 +55,12 @@ def autodecoder_calibration(population, model=None, *, rivals=True, levels=(0.68
     Comparison of CalibrationResult
         By name: ``"log mean rate"`` (0.5-8 keV with background, dex), ``"rate at random times"``
         (0.5-7 keV with background, in units of the source's true mean, so that no bright source
-        decides the score), ``"hardness ratio"`` ((H - S) / (H + S) of the source in 0.5-2 and 2-7
-        keV, the background taken off) and ``"log fractional variability"`` (of the source, dex;
-        values below 0.03, where the truth table calls a light curve constant, count as 0.03).
-        Coverage by ``time_shape`` is under ``to_table("label")``.
+        decides the score), ``"counts in channels"`` (20 of 0.5-8 keV, with background, expected
+        over the exposure; as roots, whose Poisson noise is one half), ``"hardness ratio"``
+        ((H - S) / (H + S) of the source in 0.5-2 and 2-7 keV, the background taken off) and
+        ``"log fractional variability"`` (of the source, dex; values below 0.03, where the truth
+        table calls a light curve constant, count as 0.03). Coverage by ``time_shape``, of channels
+        by instrument, is under ``to_table("label")``.
     """
     if model is None:
         from ..autodecoder import PoissonAutodecoder
@@ -69,13 +72,12 @@ def autodecoder_calibration(population, model=None, *, rivals=True, levels=(0.68
     true = {"rate": np.stack([population.true_rate(i, times[i]).sum(axis=1) for i in range(n)]),
             "mean_rate": _plain(truth["source_counts"] + truth["background_counts"])
             / _plain(truth["exposure"]),
-            "hardness": _plain(truth["hardness"]),
+            "spectrum": population.true_spectra(), "hardness": _plain(truth["hardness"]),
             "fractional_variability": _plain(truth["fractional_variability"])}
     methods = {"ours": lambda part: model.quantiles(part, PROBABILITIES)}
     if rivals:
         methods["rival"] = lambda part: rival_quantiles(part, PROBABILITIES, seed=seed)
-    found = {name: {key: np.empty((*values.shape, len(PROBABILITIES)))
-                    for key, values in true.items()} for name in methods}
+    found = {name: {} for name in methods}
     for start in tqdm(range(0, n, batch_size), desc="calibration", unit="batch",
                       disable=not progress):
         rows = slice(start, start + batch_size)
@@ -83,11 +85,14 @@ def autodecoder_calibration(population, model=None, *, rivals=True, levels=(0.68
             for key, values in quantiles(photons[rows]).items():
                 if key == "rate":
                     values = np.take_along_axis(values, bins[rows, :, None], axis=1)
-                found[name][key][rows] = values
+                whole = found[name].setdefault(key, np.empty((n, *values.shape[1:])))
+                whole[rows] = values
     mean = true["mean_rate"]
     counts = _plain(truth["counts"]).astype(int)
     results = {}
     for key, (what, scaled) in _QUANTITIES.items():
+        if key not in found["ours"]:
+            continue
         ours, *theirs = (scaled(by_key[key], mean) for by_key in found.values())
         results[what] = quantile_calibration(
             scaled(true[key], mean), ours, PROBABILITIES, counts, levels=levels,
@@ -104,6 +109,7 @@ def _relative(values, mean):
 _QUANTITIES = {
     "mean_rate": ("log mean rate", lambda values, mean: np.log10(np.maximum(values, 1e-12))),
     "rate": ("rate at random times", _relative),
+    "spectrum": ("counts in channels", lambda values, mean: np.sqrt(np.maximum(values, 0))),
     "hardness": ("hardness ratio", lambda values, mean: values),
     "fractional_variability": ("log fractional variability", lambda values, mean: np.log10(
         np.maximum(values, LEAST_VARIABILITY))),
@@ -112,7 +118,7 @@ _QUANTITIES = {
 
 def _labels(population, key):
     if key != "hardness":
-        return np.asarray(population.truth["time_shape"])
+        return np.asarray(population.truth["instrument" if key == "spectrum" else "time_shape"])
     # A truth at the end of the scale lies outside of most intervals, whatever their width.
     extreme = np.abs(_plain(population.truth["hardness"])) > 0.97
     known = population.photons.background.sum(axis=1) > 0

@@ -3,6 +3,7 @@ r"""Posteriors that need no training, for the quantities that an autodecoder is 
 ====================== =====================================================================
 mean rate              :math:`\mathrm{Gamma}(n + 1/2) / T` of n photons in exposure T
 rate at some time      samples of a log-Gaussian Cox process
+counts in a channel    :math:`\mathrm{Gamma}(n + 1/2)` of its n photons
 hardness ratio         counts of the two bands with Jeffreys' prior: a Beta distribution of the
                        hard fraction, and with a known background its extension to sources over
                        a background
@@ -19,13 +20,14 @@ import numpy as np
 from scipy.special import gammaln, ndtri
 from scipy.stats import gamma
 
-from ..photons import BAND_OF_CHANNEL, N_TIME_BINS
+from ..photons import BAND_OF_CHANNEL, N_CHANNELS, N_TIME_BINS
 from . import rivals as _rivals
 
 __all__ = ["INTERVAL_RIVALS", "rival_quantiles"]
 
 #: Which method stands for a quantity.
-INTERVAL_RIVALS = {"mean_rate": "Gamma", "rate": "Cox process", "hardness": "Beta",
+INTERVAL_RIVALS = {"mean_rate": "Gamma", "rate": "Cox process",
+                   "spectrum": "Gamma of the channel", "hardness": "Beta",
                    "fractional_variability": "excess variance"}
 
 _COUNTS_PER_BIN = 10  # fewer make the excess variance's error wrong, more hide short variability
@@ -49,12 +51,14 @@ def rival_quantiles(photons, probabilities, *, n_draws=300, seed=0):
     dict of ndarray
         ``"rate"``, shape (n, 512, n_probabilities): ct/s of 0.5-7 keV with the background in each
         time bin; and of shape (n, n_probabilities) ``"mean_rate"``: ct/s of 0.5-8 keV with the
-        background; ``"hardness"`` and ``"fractional_variability"`` of the source alone.
+        background; ``"hardness"`` and ``"fractional_variability"`` of the source alone;
+        ``"spectrum"``, shape (n, 20, n_probabilities): counts in each channel with the background.
     """
     probabilities = np.asarray(probabilities, dtype=float)
     return {
         "rate": _rate(photons, probabilities, n_draws, seed),
         "mean_rate": _mean_rate(photons, probabilities),
+        "spectrum": _spectrum(photons, probabilities),
         "hardness": _hardness(photons, probabilities, np.random.default_rng(seed)),
         "fractional_variability": _excess_variance(photons, probabilities)}
 
@@ -62,6 +66,12 @@ def rival_quantiles(photons, probabilities, *, n_draws=300, seed=0):
 def _mean_rate(photons, probabilities):
     counts = gamma.ppf(probabilities, photons.n_photons[:, None] + 0.5)
     return counts / photons.exposure[:, None]
+
+
+def _spectrum(photons, probabilities):
+    counts = np.bincount(photons.source_index * N_CHANNELS + photons.channel,
+                         minlength=len(photons) * N_CHANNELS).reshape(-1, N_CHANNELS)
+    return gamma.ppf(probabilities, counts[:, :, None] + 0.5)
 
 
 def _rate(photons, probabilities, n_draws, seed):

@@ -1,13 +1,14 @@
-"""Hardness ratio and fractional variability: several measurements of each, weighed.
+"""Hardness ratio, variability and counts spectrum: several measurements of each, weighed.
 
 The hardness ratio can be counted, over a known background, with the error of Poisson statistics;
 with many photons nothing is better, unless there is a background that nobody knows. It can also be
 estimated by what a network knows of such sources (`stingray_align.autodecoder.descriptors`). In the
 same way the variability can be estimated, or be measured as the scatter of the refined rate and of
-what its intervals leave open; and there may be none. Each posterior is a mixture of three
-Gaussians that start at such measurements, in units of their errors; a small network that sees how
-far they lie apart says how much each counts, and how far it is off. So what is right with many
-photons need not be learned.
+what its intervals leave open; and there may be none. The counts expected in a channel are those of
+the refined spectrum, of the one that the latent decodes to, or of the photons. Each posterior is a
+mixture of three Gaussians that start at such measurements, in units of their errors; a small
+network that sees how far they lie apart says how much each counts, and how far it is off. So what
+is right with many photons need not be learned.
 
 References
 ----------
@@ -24,16 +25,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..photons import N_CHANNELS, N_TIME_BINS
 from ._compiled import compiled
 from .descriptors import N_DESCRIPTORS, estimated
 from .experts import on_fine
 from .inference import N_RUNS, compress
-from .intervals import N_COMPONENTS, mixture, mixture_loss, mixture_quantiles
+from .intervals import N_COMPONENTS, Mixture, mixture, mixture_loss, mixture_quantiles
 from .layers import Linear, Standardised
-from .likelihood import total_log_rate
+from .likelihood import spectra, total_log_rate
 from .prepared import Prepared
 
-__all__ = ["Measured", "Measurements", "Scalars", "examples", "measured", "scalar_quantiles"]
+__all__ = ["Measured", "Measurements", "Posteriors", "Quantities", "examples", "hardness_quantiles",
+           "measured", "spectrum_at_ranks", "spectrum_quantiles", "variability_quantiles"]
 
 #: Channels of 0.5-2 and 2-7 keV.
 SOFT, HARD = slice(0, 10), slice(10, 19)
@@ -44,27 +47,47 @@ _CONSTANT, _SCATTER = -3.0, 0.3
 #: Fine cells over which the refined rate, and the photons, are averaged for their scatter.
 _OF_RATE, _OF_PHOTONS = (1, 8, 32, 256), (1, 8, 32, 128, 512)
 N_ABOUT = 14 + len(_OF_RATE) + 2 * len(_OF_PHOTONS) + 2 + N_DESCRIPTORS
+#: Start of the errors of the measurements in a channel, as roots of counts, where Poisson noise is
+#: a half.
+_ROOT_ERRORS = (0.2, 0.2, 0.5)
+N_IN_CHANNEL = 9
 
 
 class Measured(NamedTuple):
-    """Measurements of two numbers: half the log of hard over soft, and log10 of the variability.
+    """Measurements of a source.
 
     Attributes
     ----------
     centre, width : Tensor, shape (n, 2, 3)
-        Three measurements of each, with errors.
+        Three of half the log of hard over soft counts, and of log10 of the variability, with
+        errors.
     about : Tensor, shape (n, N_ABOUT)
         What they are made of.
+    roots : Tensor, shape (n, 20, 3)
+        Three of the root of the counts expected in each channel.
+    in_channel : Tensor, shape (n, 20, N_IN_CHANNEL)
+        What these are made of.
     """
 
     centre: torch.Tensor
     width: torch.Tensor
     about: torch.Tensor
+    roots: torch.Tensor
+    in_channel: torch.Tensor
+
+
+class Posteriors(NamedTuple):
+    """Posteriors of half the log of hard over soft counts, log10 of the variability, and roots of
+    the counts expected in each channel: `Mixture`."""
+
+    hardness: Mixture
+    variability: Mixture
+    roots: Mixture
 
 
 @torch.no_grad()
 def measured(batch, refined, descriptors):
-    """Measure hardness ratio and variability.
+    """Measure hardness ratio, variability and spectrum.
 
     Parameters
     ----------
@@ -97,7 +120,27 @@ def measured(batch, refined, descriptors):
         torch.stack([torch.stack([centre, guess, guess], dim=1),
                      torch.stack([variability, rms, constant], dim=1)], dim=1),
         torch.stack([torch.stack([width, spread, 3 * spread], dim=1),
-                     torch.stack([error, even, even], dim=1)], dim=1), about)
+                     torch.stack([error, even, even], dim=1)], dim=1), about,
+        *_measured_spectrum(batch, refined))
+
+
+def _measured_spectrum(batch, refined):
+    """Roots of the counts expected in the channels (n, 20, 3), and what they are made of."""
+    total = batch.n_photons[:, None] + 0.5
+    inside = torch.exp(refined.fine).unflatten(1, (N_TIME_BINS, -1)).mean(dim=2)
+    found, background = (total * x for x in spectra(batch, refined.shape, inside))
+    decoded = total * sum(spectra(batch, refined.decoded))
+    found, counted = found + background, batch.colours.sum(dim=1)
+    noise = torch.sqrt(found + 1)
+    residual = (counted - found) / noise
+    beside = nn.functional.pad(residual, (1, 1))
+    in_channel = torch.stack([
+        torch.log(found + 0.01), torch.log(found / total + 1e-4), torch.log1p(counted),
+        compress(residual), compress((decoded - found) / noise), compress(beside[:, :-2]),
+        compress(beside[:, 2:]), torch.log(background / found.clamp(min=1e-6) + 0.01),
+        batch.log_area], dim=2)
+    roots = torch.sqrt(torch.stack([found, decoded, counted + 0.25], dim=2).clamp(min=0))
+    return roots, in_channel
 
 
 def _counted_hardness(batch):
@@ -204,20 +247,33 @@ def _scatter(batch, refined):
                                                 of_photons.flatten(1)], dim=1)
 
 
-class Scalars(nn.Module):
-    """Weighs the measurements."""
+class _Weights(nn.Module):
+    """Raw mixtures from what measurements are made of."""
 
-    def __init__(self, width=192):
+    def __init__(self, n_about, n_outputs, width):
         super().__init__()
-        self.standardised = Standardised(N_ABOUT)
-        self.body = nn.Sequential(Linear(N_ABOUT, width), nn.GELU(), Linear(width, width),
+        self.body = nn.Sequential(Linear(n_about, width), nn.GELU(), Linear(width, width),
                                   nn.GELU())
-        self.outputs = Linear(width, 2 * 3 * N_COMPONENTS)
+        self.outputs = Linear(width, n_outputs)
         nn.init.normal_(self.outputs.weight, std=1e-3)
         nn.init.zeros_(self.outputs.bias)
 
+    def forward(self, about):
+        return self.outputs(self.body(about)).float()
+
+
+class Quantities(nn.Module):
+    """Weighs the measurements."""
+
+    def __init__(self):
+        super().__init__()
+        self.about = Standardised(N_ABOUT)
+        self.in_channel = Standardised(N_IN_CHANNEL)
+        self.of_source = _Weights(N_ABOUT, 2 * 3 * N_COMPONENTS, 192)
+        self.of_channel = _Weights(N_ABOUT + N_IN_CHANNEL + N_CHANNELS, 3 * N_COMPONENTS, 64)
+
     def forward(self, found):
-        """Posteriors of half the log of hard over soft, and of log10 of the variability.
+        """Posteriors of measured sources.
 
         Parameters
         ----------
@@ -225,62 +281,94 @@ class Scalars(nn.Module):
 
         Returns
         -------
-        list of Mixture
+        Posteriors
         """
-        raw = self.outputs(self.body(self.standardised(found.about))).float()
-        return _around(raw, found.centre, found.width)
+        about, n = self.about(found.about), len(found.about)
+        channel = torch.eye(N_CHANNELS, device=about.device).expand(n, -1, -1)
+        in_channel = torch.cat([self.in_channel(found.in_channel), channel,
+                                about[:, None].expand(-1, N_CHANNELS, -1)], dim=2)
+        of_channel = self.of_channel(in_channel.flatten(0, 1)).unflatten(0, (n, N_CHANNELS))
+        return _posteriors(self.of_source(about), of_channel, found)
 
 
-def _around(raw, centre, width):
-    return [mixture(*of_one) for of_one in zip(raw.chunk(2, dim=1), centre.unbind(dim=1),
-                                               width.unbind(dim=1))]
+def _posteriors(of_source, of_channel, found):
+    hardness, variability = (mixture(*of_one) for of_one in zip(
+        of_source.chunk(2, dim=1), found.centre.unbind(dim=1), found.width.unbind(dim=1)))
+    errors = torch.tensor(_ROOT_ERRORS, device=of_channel.device).expand_as(found.roots)
+    return Posteriors(hardness, variability, mixture(of_channel, found.roots, errors))
 
 
-def _loss(posteriors, truth):
-    return sum(mixture_loss(posterior, of_one).mean() for posterior, of_one in
-               zip(posteriors, truth.unbind(dim=1)))
+def _quantiles(posterior, levels):
+    """Of mixtures (..., 3), at levels (n_levels,) or (..., n_levels), on the scale of these."""
+    levels = torch.as_tensor(levels, dtype=torch.float32)
+    return mixture_quantiles(posterior, levels.expand(*posterior.mean.shape[:-1],
+                                                      levels.shape[-1]))
 
 
-def scalar_quantiles(posteriors, name, levels):
-    """Quantiles of "hardness" or "fractional_variability", ndarray (n, n_levels).
+def hardness_quantiles(posteriors, levels):
+    """Quantiles of the hardness ratio, ndarray (n, n_levels).
 
-    Parameters
-    ----------
-    posteriors : list of Mixture
-        As `Scalars` gives them.
-    name : str
-    levels : array_like, shape (n_levels,)
-
-    Notes
-    -----
     Hardness ratios beyond 0.9999 count as 0.9999 in training. So an interval that gets there
     reaches to the end.
     """
-    posterior = posteriors[("hardness", "fractional_variability").index(name)]
-    levels = torch.as_tensor(levels, dtype=torch.float32).expand(len(posterior.mean), -1)
-    found = mixture_quantiles(posterior, levels)
-    if name == "fractional_variability":
-        return (10**found).numpy()
+    found, levels = _quantiles(posteriors.hardness, levels), torch.as_tensor(levels)
     hardness = torch.tanh(found)
     hardness = torch.where((found < -_STEEPEST) & (levels < 0.5), -1.0, hardness)
     return torch.where((found > _STEEPEST) & (levels > 0.5), 1.0, hardness).numpy()
 
 
-def examples(found, hardness, log_variability):
+def variability_quantiles(posteriors, levels):
+    """Quantiles of the fractional variability, ndarray (n, n_levels)."""
+    return (10 ** _quantiles(posteriors.variability, levels)).numpy()
+
+
+def spectrum_quantiles(posteriors, levels):
+    """Quantiles of the counts expected in each channel, ndarray (n, 20, n_levels)."""
+    return _quantiles(posteriors.roots, levels).clamp(min=0).square().numpy()
+
+
+def spectrum_at_ranks(posteriors, drawn):
+    """Counts of one source's channels, spread as the posterior says, ranked as draws of them are.
+
+    Parameters
+    ----------
+    posteriors : Posteriors
+        Of one source.
+    drawn : ndarray, shape (n_draws, 20)
+
+    Returns
+    -------
+    ndarray, shape (n_draws, 20)
+    """
+    levels = (drawn.argsort(axis=0).argsort(axis=0) + 0.5) / len(drawn)
+    return spectrum_quantiles(posteriors, levels.T[None])[0].T
+
+
+def examples(found, hardness, log_variability, spectrum):
     """What the network learns from: measurements, and what is true of the sources.
 
     Parameters
     ----------
     found : Measured
     hardness, log_variability : ndarray, shape (n,)
+    spectrum : ndarray, shape (n, 20)
+        Expected counts.
 
     Returns
     -------
     dict of ndarray
     """
     hardness = np.arctanh(np.clip(hardness, -_HARDEST, _HARDEST))
+    truth = {"true_hardness": hardness, "true_variability": log_variability,
+             "true_roots": np.sqrt(spectrum)}
     return {name: x.cpu().numpy() for name, x in found._asdict().items()} | {
-        "truth": np.stack([hardness, log_variability], axis=1).astype(np.float32)}
+        name: x.astype(np.float32) for name, x in truth.items()}
+
+
+def _loss(posteriors, one):
+    truth = (one[f"true_{name}"] for name in Posteriors._fields)
+    return sum(mixture_loss(posterior, of_one).mean() for posterior, of_one in
+               zip(posteriors, truth))
 
 
 class Measurements(Prepared):
@@ -289,21 +377,28 @@ class Measurements(Prepared):
     #: Each is drawn some sixteen times.
     CHUNK, PER_STEP = 512, 32
 
-    def start(self, scalars):
+    def start(self, quantities):
         """Scale what is known about the measurements."""
-        scalars.standardised.fit(self.arrays["about"][:self.n_trained])
+        trained = {name: self.arrays[name][:self.n_trained] for name in ("about", "in_channel")}
+        quantities.about.fit(trained["about"])
+        quantities.in_channel.fit(trained["in_channel"].reshape(-1, N_IN_CHANNEL))
 
-    def loss(self, scalars, one):
+    def loss(self, quantities, one):
         """Loss of a batch."""
-        return _loss(scalars(Measured(*(one[name] for name in Measured._fields))), one["truth"])
+        return _loss(quantities(_measured_of(one)), one)
 
     @torch.no_grad()
-    def gain(self, scalars):
+    def gain(self, quantities):
         """Gain in log-likelihood per source over equal weights, on sources held out."""
         gain = total = 0
         for one in self.held_out():
-            n = len(one["truth"])
-            even = _around(torch.zeros(n, 2 * 3 * N_COMPONENTS), one["centre"], one["width"])
-            gain += n * (_loss(even, one["truth"]) - self.loss(scalars, one)).item()
+            n = len(one["about"])
+            even = _posteriors(torch.zeros(n, 2 * 3 * N_COMPONENTS),
+                               torch.zeros(n, N_CHANNELS, 3 * N_COMPONENTS), _measured_of(one))
+            gain += n * (_loss(even, one) - self.loss(quantities, one)).item()
             total += n
         return gain / total
+
+
+def _measured_of(one):
+    return Measured(*(one[name] for name in Measured._fields))

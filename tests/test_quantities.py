@@ -1,4 +1,4 @@
-"""Hardness ratio and fractional variability from several measurements of each."""
+"""Hardness ratio, fractional variability and spectrum from several measurements of each."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,13 @@ from stingray_align.autodecoder.batch import make_batch
 from stingray_align.autodecoder.descriptors import DESCRIPTORS, estimated
 from stingray_align.autodecoder.intervals import Mixture
 from stingray_align.autodecoder.likelihood import total_log_rate
+from stingray_align.autodecoder.model import cell_rates
 from stingray_align.autodecoder.readouts import readouts
-from stingray_align.autodecoder.scalars import (
-    N_ABOUT, Measured, Measurements, Scalars, _counted_hardness, _scatter, examples, measured,
-    scalar_quantiles)
+from stingray_align.autodecoder.quantities import (
+    N_ABOUT, N_IN_CHANNEL, Measured, Measurements, Posteriors, Quantities, _counted_hardness,
+    _scatter, examples, hardness_quantiles, measured, spectrum_at_ranks, spectrum_quantiles,
+    variability_quantiles)
+from stingray_align.datasets import simulate_population
 from stingray_align.photons import Photons
 
 
@@ -95,9 +98,11 @@ def test_measurements_are_named_numbers_with_errors(model):
     photons = sources(4, n_photons=(50, 90), background=True)
     inferred = model.infer(photons)
     descriptors = model.describe(inferred, readouts(inferred))
-    found = measured(inferred.batch, model.refine(inferred), descriptors)
+    refined = model.refine(inferred)
+    found = measured(inferred.batch, refined, descriptors)
     assert found.centre.shape == found.width.shape == (4, 2, 3)
     assert found.about.shape == (4, N_ABOUT)
+    assert found.roots.shape == (4, 20, 3) and found.in_channel.shape == (4, 20, N_IN_CHANNEL)
     assert all(torch.isfinite(x).all() for x in found) and (found.width > 0).all()
     columns = dict(zip(DESCRIPTORS, descriptors.T))
     guess, spread = estimated(descriptors, "hardness")
@@ -105,32 +110,66 @@ def test_measurements_are_named_numbers_with_errors(model):
     assert_allclose(torch.tanh(found.centre[:, 0, 1]), guess, atol=1e-5)
     assert_allclose(spread, 0.5 * torch.exp(columns["spread_hardness"]), rtol=1e-6)
     assert_array_equal(found.centre[:, 1, 0], columns["estimated_log_fractional_variability"])
+    rates = cell_rates(inferred.batch, refined.shape)
+    rates = rates * torch.exp(refined.fine).reshape(4, 512, 8).mean(dim=2)[:, :, None]
+    seconds = photons.exposed * photons.duration[:, None] / 512
+    assert_allclose(found.roots[:, :, 0]**2, np.einsum("nte,nt->ne", rates, seconds), rtol=1e-3)
+    assert_allclose((found.roots[:, :, 1]**2).sum(dim=1), photons.n_photons + 0.5, rtol=1e-3)
+    assert_allclose(found.roots[:, :, 2]**2, photons.counts().sum(axis=1) + 0.25, rtol=1e-5)
 
 
 # -- the posteriors -------------------------------------------------------------------------------
 
+def empty(n):
+    return Measured(torch.zeros(n, 2, 3), torch.full((n, 2, 3), 0.01), torch.zeros(n, N_ABOUT),
+                    torch.zeros(n, 20, 3), torch.zeros(n, 20, N_IN_CHANNEL))
+
+
 def test_untrained_each_measurement_counts_the_same():
     centre = torch.tensor([[[0.0, 5.0, -5.0], [-1.0, -0.5, -3.0]]])
-    found = Measured(centre, torch.full((1, 2, 3), 0.01), torch.zeros(1, N_ABOUT))
-    hardness, variability = Scalars()(found)
-    assert_allclose(hardness.log_weight.detach().exp(), 1 / 3, atol=0.02)
-    assert_allclose(hardness.mean.detach(), centre[:, 0], atol=1e-3)
-    assert_allclose(variability.mean.detach(), centre[:, 1], atol=1e-3)
+    roots = torch.arange(60.0).reshape(1, 20, 3)
+    found = Quantities()(empty(1)._replace(centre=centre, roots=roots))
+    assert_allclose(found.hardness.log_weight.detach().exp(), 1 / 3, atol=0.02)
+    assert_allclose(found.hardness.mean.detach(), centre[:, 0], atol=1e-3)
+    assert_allclose(found.variability.mean.detach(), centre[:, 1], atol=1e-3)
+    assert_allclose(found.roots.mean.detach(), roots, atol=1e-2)
+    assert_allclose(found.roots.log_sd.detach().exp(), torch.tensor([[[0.2, 0.2, 0.5]]]).expand(
+        1, 20, 3), rtol=0.02)
 
 
-def test_quantiles_of_hardness_reach_the_end_of_the_scale():
-    def of(mean):
-        one = Mixture(torch.tensor([[0.0, -50.0, -50.0]]), torch.full((1, 3), mean),
-                      torch.full((1, 3), np.log(0.1)))
-        return [one, one]
+def one_gaussian(mean, sd=0.1):
+    """The same for all quantities."""
+    def of(*shape):
+        weight = torch.tensor([0.0, -50.0, -50.0]).expand(*shape, 3)
+        return Mixture(weight, torch.full((*shape, 3), mean),
+                       torch.full((*shape, 3), float(np.log(sd))))
 
+    return Posteriors(of(1), of(1), of(1, 20))
+
+
+def test_quantiles_are_those_of_the_quantities():
     levels = [0.025, 0.5, 0.975]
-    assert_allclose(scalar_quantiles(of(0.5), "hardness", levels)[0],
-                    np.tanh([0.5 - 0.196, 0.5, 0.5 + 0.196]), atol=1e-4)
-    assert_allclose(scalar_quantiles(of(-1.0), "fractional_variability", levels)[0],
-                    10 ** np.array([-1.196, -1, -0.804]), rtol=1e-3)
-    assert scalar_quantiles(of(4.9), "hardness", levels)[0, 2] == 1
-    assert scalar_quantiles(of(-4.9), "hardness", levels)[0, 0] == -1
+    scores = np.array([-0.196, 0, 0.196])
+    assert_allclose(hardness_quantiles(one_gaussian(0.5), levels)[0], np.tanh(0.5 + scores),
+                    atol=1e-4)
+    assert_allclose(variability_quantiles(one_gaussian(-1.0), levels)[0], 10 ** (scores - 1),
+                    rtol=1e-3)
+    spectrum = spectrum_quantiles(one_gaussian(3.0), levels)
+    assert spectrum.shape == (1, 20, 3)
+    assert_allclose(spectrum[0, 7], (3 + scores) ** 2, rtol=1e-3)
+    assert spectrum_quantiles(one_gaussian(-1.0), levels).max() == 0
+    # A hardness ratio next to one is not told from it.
+    assert hardness_quantiles(one_gaussian(4.9), levels)[0, 2] == 1
+    assert hardness_quantiles(one_gaussian(-4.9), levels)[0, 0] == -1
+
+
+def test_draws_of_a_spectrum_keep_their_ranks():
+    drawn = np.random.default_rng(0).gamma(3, size=(500, 20))
+    found = spectrum_at_ranks(one_gaussian(5.0, sd=0.3), drawn)
+    assert found.shape == (500, 20)
+    assert_array_equal(found.argsort(axis=0), drawn.argsort(axis=0))
+    assert_allclose(np.sqrt(found).mean(axis=0), 5, atol=0.01)
+    assert_allclose(np.sqrt(found).std(axis=0), 0.3, atol=0.01)
 
 
 def test_it_learns_which_measurement_is_right():
@@ -139,41 +178,47 @@ def test_it_learns_which_measurement_is_right():
 
     def make(model, number):
         n = 400
-        truth = rng.normal(size=(n, 2)).astype(np.float32)
+        hardness, variability = rng.normal(size=(2, n))
+        spectrum = rng.gamma(5, 5, size=(n, 20))
         about = rng.normal(size=(n, N_ABOUT)).astype(np.float32)
-        centre = rng.normal(size=(n, 2, 3)).astype(np.float32)
+        centre, roots = rng.normal(size=(n, 2, 3)), rng.uniform(1, 9, size=(n, 20, 3))
         first = about[:, 7] > 0
-        centre[first, :, 0], centre[~first, :, 1] = truth[first], truth[~first]
-        return {"centre": centre, "width": np.full_like(centre, 0.1), "about": about,
-                "truth": truth}
+        for where, k in ((first, 0), (~first, 1)):
+            centre[where, 0, k], centre[where, 1, k] = hardness[where], variability[where]
+            roots[where, :, k] = np.sqrt(spectrum[where])
+        found = Measured(*map(torch.as_tensor, (
+            centre, np.full_like(centre, 0.1), about, roots, rng.normal(size=(n, 20, 9)))))
+        made = examples(found, np.tanh(hardness), variability, spectrum)
+        return {name: x.astype(np.float32) for name, x in made.items()}
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = Scalars(32)
+        network = Quantities()
     learned = Measurements(sa.PoissonAutodecoder(), torch.nn.ModuleDict(), make, 3000, None, False)
     learned.start(network)
     assert learned.gain(network) == pytest.approx(0, abs=0.05)
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-    for step in range(200):
+    for step in range(150):
         optimiser.zero_grad()
         learned.loss(network, learned.draw(256, np.random.default_rng(step))).backward()
         optimiser.step()
-    # Of each number a factor of three in the weight, and narrower peaks.
-    assert learned.gain(network) > 2 * np.log(3)
+    # Of each quantity a factor of three in the weight, and narrower peaks.
+    assert learned.gain(network) > 3 * np.log(3)
 
 
 def test_examples_hold_the_truth_on_the_scale_of_the_posterior():
-    found = Measured(*(torch.zeros(3, 2, 3) for _ in range(2)), torch.zeros(3, N_ABOUT))
-    made = examples(found, np.array([-1.0, 0.5, 1.0]), np.array([-3.0, -1.0, 0.2]))
-    assert_allclose(made["truth"][:, 0], [-4.95, np.arctanh(0.5), 4.95], atol=0.01)
-    assert_allclose(made["truth"][:, 1], [-3.0, -1.0, 0.2])
-    assert made["truth"].dtype == np.float32
+    made = examples(empty(3), np.array([-1.0, 0.5, 1.0]), np.array([-3.0, -1.0, 0.2]),
+                    np.full((3, 20), 4.0))
+    assert_allclose(made["true_hardness"], [-4.95, np.arctanh(0.5), 4.95], atol=0.01)
+    assert_allclose(made["true_variability"], [-3.0, -1.0, 0.2])
+    assert_array_equal(made["true_roots"], 2)
+    assert all(x.dtype == np.float32 for x in made.values())
 
 
 def test_an_unknown_truth_is_not_learned_from():
-    one = {"centre": torch.zeros(2, 2, 3), "width": torch.ones(2, 2, 3),
-           "about": torch.zeros(2, N_ABOUT), "truth": torch.full((2, 2), torch.nan)}
-    assert Measurements.loss(None, Scalars(8), one) == 0
+    unknown = {"true_hardness": torch.full((2,), torch.nan), "true_roots":
+               torch.full((2, 20), torch.nan), "true_variability": torch.full((2,), torch.nan)}
+    assert Measurements.loss(None, Quantities(), empty(2)._asdict() | unknown) == 0
 
 
 # -- the bundled model ----------------------------------------------------------------------------
@@ -193,8 +238,6 @@ def test_many_photons_over_a_known_background_give_the_hardness_of_counts(model,
 
 
 def test_an_embedding_says_what_the_model_does(model):
-    from stingray_align.datasets import simulate_population
-
     events = simulate_population(2, seed=8, counts="bright", summaries=0,
                                  instruments=["ACIS-S"]).event_lists
     found = model.quantiles(Photons.from_events(events), [0.16, 0.5, 0.84])
@@ -203,8 +246,21 @@ def test_an_embedding_says_what_the_model_does(model):
         for name in ("hardness", "fractional_variability"):
             middle, low, high = getattr(embedding, name)()
             assert_allclose([low, middle, high], found[name][i], rtol=1e-3, atol=1e-5)
+        low, high = np.quantile(embedding._drawn_spectra(300, 0), [0.16, 0.84], axis=0)
+        assert_allclose(np.sqrt([low, high]), np.sqrt(found["spectrum"][i, :, [0, 2]]), atol=0.02)
 
 
 def test_next_to_no_photons_leave_the_hardness_open(model):
     low, high = model.quantiles(observed(np.zeros(512), 0.3), [0.025, 0.975])["hardness"][0]
     assert high - low > 1
+
+
+def test_the_spectrum_of_many_photons_is_known_as_their_counts_say(model):
+    population = simulate_population(12, seed=4, counts=(2e4, 5e4), summaries=0)
+    low, middle, high = np.moveaxis(model.quantiles(population.photons, [0.16, 0.5, 0.84])[
+        "spectrum"], 2, 0)
+    truth = population.true_spectra()
+    bright = truth > 500
+    missed = np.abs(np.sqrt(middle) - np.sqrt(truth))[bright]
+    assert np.sqrt(np.mean(missed**2)) < 0.6  # Poisson noise is a half
+    assert 0.5 < ((low < truth) & (truth < high))[bright].mean() < 0.85
