@@ -108,8 +108,8 @@ def test_an_interrupted_training_goes_on_within_the_descriptors(tmp_path, monkey
     resumed = fitted(checkpoint=checkpoint)
     same(undisturbed.networks_.state_dict(), resumed.networks_.state_dict())
     assert [line["phase"] for line in resumed.curve_[-4:]] == ["descriptors"] + ["quantities"] * 3
-    for name in ("describer", "quantities"):
-        assert resumed.networks_[name].standardised.spread.std() > 0
+    assert resumed.networks_["describer"].standardised.spread.std() > 0
+    assert resumed.networks_["quantities"].in_channel.spread.std() > 0
     assert not checkpoint.with_suffix(".prepared").exists()
 
 
