@@ -264,3 +264,16 @@ def test_the_spectrum_of_many_photons_is_known_as_their_counts_say(model):
     missed = np.abs(np.sqrt(middle) - np.sqrt(truth))[bright]
     assert np.sqrt(np.mean(missed**2)) < 0.6  # Poisson noise is a half
     assert 0.5 < ((low < truth) & (truth < high))[bright].mean() < 0.85
+
+
+def test_the_rate_in_an_energy_range_is_as_uncertain_as_the_spectrum(model):
+    events = simulate_population(1, seed=9, counts=(200, 300), summaries=0,
+                                 instruments=["ACIS-S"]).event_lists[0]
+    embedding = sa.embed(events)
+    hard = np.zeros(20)
+    hard[10:19] = 1
+    seconds = np.repeat(embedding.photons.exposed[0] * embedding.photons.duration[0] / 4096, 8)
+    in_time = embedding._drawn_rates(300, 0, hard) @ seconds
+    in_energy = embedding._drawn_spectra(300, 0) @ hard
+    assert np.corrcoef(in_time, in_energy)[0, 1] > 0.8
+    assert 0.7 < np.log(in_time).std() / np.log(in_energy).std() < 1.4
