@@ -1,9 +1,9 @@
 """Calibrated intervals: marginal posteriors as small mixtures of Gaussians.
 
-For the log-rate in every stretch of four time bins, for the hardness ratio and for the fractional
-variability, networks predict the posterior of the truth given the photons, as a mixture of three
-Gaussians in a suitable scale. They are trained by the likelihood of the truth of simulated
-sources (a proper score: neural posterior estimation, Papamakarios & Murray 2016,
+For the log-rate in every stretch of four time bins, the hardness ratio, the fractional variability
+and the counts in each channel, networks predict the posterior of the truth given the photons, as a
+mixture of three Gaussians in a suitable scale. They are trained by the likelihood of the truth of
+simulated sources (a proper score: neural posterior estimation, Papamakarios & Murray 2016,
 arXiv:1605.06376), so what they say holds on average over the simulated population; how it holds at
 each brightness and for each kind of variability is measured by
 `stingray_align.evaluate.autodecoder_calibration`.

@@ -77,8 +77,15 @@ class Measured(NamedTuple):
 
 
 class Posteriors(NamedTuple):
-    """Posteriors of half the log of hard over soft counts, log10 of the variability, and roots of
-    the counts expected in each channel: `Mixture`."""
+    """Posteriors of a source.
+
+    Attributes
+    ----------
+    hardness, variability : Mixture
+        Of half the log of hard over soft counts, and of log10 of the variability, arrays (n, 3).
+    roots : Mixture
+        Of the root of the counts expected in each channel, arrays (n, 20, 3).
+    """
 
     hardness: Mixture
     variability: Mixture

@@ -492,7 +492,7 @@ def prepare_descriptions(model, source, number, size):
 def prepare_quantities(model, source, number, size):
     """Examples for hardness ratio, variability and spectrum, from one chunk of sources."""
     rng = np.random.default_rng([model.seed, 5, number])
-    # Of the sources that descriptors were learned from these are known too well.
+    # Not those that the descriptors were learned from, of which they know too much.
     photons, truth = source.prepared(OTHERS + number, size, rng)
     if truth is None:
         photons, truth = redraw(model.networks_, photons, rng)
