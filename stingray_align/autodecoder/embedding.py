@@ -19,7 +19,7 @@ from .batch import COLOUR_BIN
 from .descriptors import N_DESCRIPTORS
 from .draws import rate_quantiles
 from .inference import RUN
-from .likelihood import parts, spectra
+from .likelihood import component_rates, spectra
 from .model import CHUNK, PoissonAutodecoder, cell_rates, one_thread
 from .readouts import feature_names, feature_units, feature_vectors, readouts
 from .refinement import SUB
@@ -466,7 +466,7 @@ class Embedding(RateEstimate):
         if (weight != 1).any():  # spectra of all draws cost more than their rates
             weight = torch.as_tensor(weight, dtype=torch.float32) * self._recoloured(
                 batch, shape, mean)
-            source, background, total = parts(batch, shape)
+            source, background, total = component_rates(batch, shape)
             of_source = (torch.exp(shape.log_energy) @ weight[:, :, None])[:, :, 0]
             of_source = of_source.repeat_interleave(COLOUR_BIN, dim=1)
             of_both = source * of_source + background * (batch.background * weight).sum(

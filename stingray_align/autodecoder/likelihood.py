@@ -21,7 +21,7 @@ from ._compiled import compiled, highest
 from .batch import COLOUR_BIN, N_COLOUR_BINS
 from .exponential import exp
 
-__all__ = ["expected_log_likelihood", "log_density", "log_likelihood", "parts", "spectra",
+__all__ = ["component_rates", "expected_log_likelihood", "log_density", "log_likelihood", "spectra",
            "total_log_rate"]
 
 #: Keeps the logarithm finite where no background is known.
@@ -114,7 +114,7 @@ def _write_total(g, exposed, fraction, total):
             total[i, j] = math.log(scale * rate[j] + fraction[i] + LEAST)
 
 
-def parts(batch, shape):
+def component_rates(batch, shape):
     """Rate of source, background and both over the mean of both, by time bin."""
     background = batch.background_fraction[:, None]
     source = (1 - background) * torch.exp(shape.log_relative_rate(batch.exposed))
@@ -131,7 +131,7 @@ def spectra(batch, shape, inside=1.0):
     inside : Tensor, shape (n, 512), optional
         Factor on the rate in each time bin.
     """
-    source, background, _ = parts(batch, shape)
+    source, background, _ = component_rates(batch, shape)
     weight = inside * batch.exposed / batch.exposed.sum(dim=1, keepdim=True)
     coarse = (source * weight).reshape(len(source), -1, COLOUR_BIN).sum(dim=2)
     of_source = (coarse[:, None] @ torch.exp(shape.log_energy))[:, 0]

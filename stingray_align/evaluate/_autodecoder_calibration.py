@@ -85,15 +85,14 @@ def autodecoder_calibration(population, model=None, *, rivals=True, levels=(0.68
             for key, values in quantiles(photons[rows]).items():
                 if key == "rate":
                     values = np.take_along_axis(values, bins[rows, :, None], axis=1)
-                whole = found[name].setdefault(key, np.empty((n, *values.shape[1:])))
-                whole[rows] = values
+                found[name].setdefault(key, []).append(values)
     mean = true["mean_rate"]
     counts = _plain(truth["counts"]).astype(int)
     results = {}
     for key, (what, scaled) in _QUANTITIES.items():
         if key not in found["ours"]:
             continue
-        ours, *theirs = (scaled(by_key[key], mean) for by_key in found.values())
+        ours, *theirs = (scaled(np.concatenate(by_key[key]), mean) for by_key in found.values())
         results[what] = quantile_calibration(
             scaled(true[key], mean), ours, PROBABILITIES, counts, levels=levels,
             labels=_labels(population, key), what=what, seed=seed,

@@ -20,8 +20,9 @@ import numpy as np
 from scipy.special import gammaln, ndtri
 from scipy.stats import gamma
 
-from ..photons import BAND_OF_CHANNEL, N_CHANNELS, N_TIME_BINS
+from ..photons import BAND_OF_CHANNEL, N_TIME_BINS
 from . import rivals as _rivals
+from .rivals._rival import channel_counts
 
 __all__ = ["INTERVAL_RIVALS", "rival_quantiles"]
 
@@ -69,9 +70,7 @@ def _mean_rate(photons, probabilities):
 
 
 def _spectrum(photons, probabilities):
-    counts = np.bincount(photons.source_index * N_CHANNELS + photons.channel,
-                         minlength=len(photons) * N_CHANNELS).reshape(-1, N_CHANNELS)
-    return gamma.ppf(probabilities, counts[:, :, None] + 0.5)
+    return gamma.ppf(probabilities, channel_counts(photons)[:, :, None] + 0.5)
 
 
 def _rate(photons, probabilities, n_draws, seed):

@@ -7,7 +7,8 @@ import numpy as np
 from ...photons import BAND_OF_CHANNEL, N_CHANNELS, N_TIME_BINS, Photons, reduce_events
 from ...rates import RateEstimate
 
-__all__ = ["Rival", "RivalEstimate", "bin_means", "exposed_positions", "mean_one", "scored"]
+__all__ = ["Rival", "RivalEstimate", "bin_means", "channel_counts", "exposed_positions", "mean_one",
+           "scored"]
 
 #: Half a photon is added to each band (Jeffreys), in equal parts to the channels of the band.
 _EXTRA = 0.5 / np.bincount(BAND_OF_CHANNEL)[BAND_OF_CHANNEL]
@@ -78,7 +79,7 @@ class Rival:
             Rate in ct/s in 0.5-1.2, 1.2-2 and 2-7 keV.
         """
         shape = np.array([curve.shape for curve in self.curves(photons)])
-        mean = _by_band(_channel_counts(photons) + _EXTRA) / photons.exposure[:, None]
+        mean = _by_band(channel_counts(photons) + _EXTRA) / photons.exposure[:, None]
         return shape[:, :, None] * mean[:, None]
 
     def drawn_band_rates(self, photons, n, seed=0):
@@ -97,7 +98,7 @@ class Rival:
             Rate of the next source in ct/s.
         """
         rng = np.random.default_rng(seed)
-        counts = _channel_counts(photons) + _EXTRA
+        counts = channel_counts(photons) + _EXTRA
         for curve, seen, exposure in zip(self.curves(photons), counts, photons.exposure):
             mean = _by_band(rng.gamma(seen, size=(n, N_CHANNELS))) / exposure
             yield curve.drawn(n, rng)[:, :, None] * mean[:, None]
@@ -114,7 +115,7 @@ class RivalEstimate(RateEstimate):
         super().__init__(photons, gti)
         self.name = name
         self._curve = curve
-        self._seen = _channel_counts(photons)[0] + _EXTRA
+        self._seen = channel_counts(photons)[0] + _EXTRA
 
     @property
     def _rates(self):
@@ -161,7 +162,8 @@ def mean_one(curves, exposed):
     return curves / (curves @ (exposed / exposed.sum()))[..., None]
 
 
-def _channel_counts(photons):
+def channel_counts(photons):
+    """Photons of each source in each channel, shape (n, 20)."""
     cell = photons.source_index * N_CHANNELS + photons.channel
     counts = np.bincount(cell, minlength=len(photons) * N_CHANNELS)
     return counts.reshape(len(photons), N_CHANNELS)
