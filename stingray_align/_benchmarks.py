@@ -37,7 +37,7 @@ def reconstruction(model, catalogue, options):
 
 
 def calibration(model, catalogue, options):
-    """Coverage and sharpness of the posteriors: rates, spectrum, hardness, variability."""
+    """Coverage and sharpness of the posteriors of rates, spectrum, and parameters."""
     population = options.population("csc")
     results = dict(sa.evaluate.autodecoder_calibration(population, model))
     results["double thinning, simulated"] = sa.evaluate.double_thinning(
@@ -55,9 +55,14 @@ def _drawn_by_cox(photons, n_draws, seed):
 
 def _calibration_figures(results):
     tested = {name: r for name, r in results.items() if hasattr(r, "coverage")}
-    return {"coverage": sa.evaluate.plot_coverage(tested),
-            "coverage-by-kind": sa.evaluate.plot_coverage(tested, by="label"),
-            "sharpness": sa.evaluate.plot_sharpness(tested)}
+    parameters = {name: r for name, r in tested.items() if "population" in r.rivals}
+    others = {name: r for name, r in tested.items() if name not in parameters}
+    figures = {"coverage": sa.evaluate.plot_coverage(others),
+               "coverage-by-kind": sa.evaluate.plot_coverage(others, by="label"),
+               "sharpness": sa.evaluate.plot_sharpness(others)}
+    if parameters:
+        figures["coverage-of-parameters"] = sa.evaluate.plot_coverage(parameters)
+    return figures
 
 
 def retrieval(model, catalogue, options):
@@ -307,8 +312,10 @@ def interpretation(model, catalogue, options):
         population = options.population(counts, summaries=0)
         draws = draw_vectors(population.photons, 16, model, seed=options.seed)
         projected = [catalogue.aligner.transform_events(own) for own in draws]
+        inferred = model.quantiles(population.photons, [0.5])
         results[f"{counts} counts"] = sa.evaluate.interpretation(
-            catalogue, projected, population.truth, seed=options.seed)
+            catalogue, projected, population.truth, seed=options.seed,
+            inferred={name: found[:, 0] for name, found in inferred.items() if found.ndim == 2})
     return results
 
 

@@ -60,6 +60,11 @@ class FakeEmbedding:
         rng = np.random.default_rng(seed)
         return self.vector + self.spread * rng.normal(size=(n, N_EVENTS))
 
+    def parameters(self):
+        return QTable({"parameter": ["hardness", "photon_index", "kT", "timescale"],
+                       "value": [0.2, 2.1, 4.0, 300.0], "lower": [0.1, 1.9, 3.0, 90.0],
+                       "upper": [0.3, 2.4, 5.0, 900.0], "unit": ["", "", "keV", "s"]})
+
     def rate(self, times):
         return np.full(len(times), self._rate) / u.s
 
@@ -204,6 +209,20 @@ def test_an_uncertain_source_claims_less(catalogue):
     assert unsure.classes["probability"][0] < sure.classes["probability"][0] - 0.1
     widths = [float(r.parameters["upper"][0] - r.parameters["lower"][0]) for r in (sure, unsure)]
     assert widths[1] > 1.5 * widths[0]
+
+
+def test_what_the_photons_say_is_reported_where_it_can_apply(catalogue):
+    def section(kind):
+        lines = str(read(catalogue, kind=kind)).split("Inferred from the photons")[1].splitlines()
+        return "\n".join(lines[2:lines.index("")])
+
+    polar, galaxy = section(1), section(0)
+    assert "photon index" in polar and "2.10 (1.90 to 2.40)" in polar
+    assert "4 (3 to 5) keV" in polar and "keV" not in galaxy  # no neighbour has a temperature
+    assert "+0.20 (+0.10 to +0.30)" in galaxy
+    assert "time scale" in galaxy  # a catalogue without time scales cannot tell
+    table = read(catalogue, kind=0).to_table()
+    assert table["inferred_kT_upper"][0] == 5 * u.keV and table["inferred_hardness"][0] == 0.2
 
 
 def test_weighted_quantiles_against_repeated_values():

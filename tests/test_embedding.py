@@ -230,6 +230,28 @@ def test_summaries_come_with_their_intervals(embedding):
         embedding.hardness(level=68)
 
 
+def test_parameters_are_those_of_the_vector_and_of_the_posteriors(embedding):
+    table, wide = embedding.parameters(), embedding.parameters(level=0.95)
+    given = {row["parameter"]: tuple(row)[1:] for row in table}
+    assert list(given) == ["hardness", "fractional_variability", "photon_index", "kT", "n_h",
+                           "timescale"]
+    assert given["hardness"] == (*embedding.hardness(), "")
+    assert given["fractional_variability"] == (*embedding.fractional_variability(), "")
+    assert [given[name][3] for name in ("kT", "n_h", "timescale")] == ["keV", "1e22 cm-2", "s"]
+    entry = dict(zip(embedding.feature_names, embedding.vector))
+    assert_allclose(given["photon_index"][0], entry["estimated_photon_index"], rtol=1e-5)
+    assert_allclose(given["n_h"][0], 10 ** entry["estimated_log_n_h"], rtol=1e-5)
+    # Of a logarithm, the interval is symmetric in dex; the population spreads by 0.8 dex.
+    value, lower, upper, _ = given["n_h"]
+    assert_allclose(value / lower, upper / value, rtol=1e-4)
+    assert_allclose(np.log10(upper / value), 0.9945 * 0.8 * np.exp(entry["spread_log_n_h"]),
+                    rtol=1e-3)
+    assert (table["value"] == wide["value"]).all()
+    assert (wide["lower"] < table["lower"]).all() and (table["upper"] < wide["upper"]).all()
+    with pytest.raises(ValueError, match="level"):
+        embedding.parameters(level=68)
+
+
 def test_one_photon_and_photons_in_one_instant():
     assert np.isfinite(sa.embed(make([5.0], [1.0], [[0, 1e4]])).vector).all()
     together = sa.embed(make([5e3] * 50, [1.0] * 50, [[0, 1e4]]))

@@ -106,6 +106,28 @@ def test_what_a_model_does_not_give_is_not_tested(faint):
     assert set(results) == {"hardness ratio"}
 
 
+def test_parameters_are_tested_on_sources_that_have_them_beside_the_population(faint):
+    class Knowing(Measured):
+        def quantiles(self, photons, probabilities):
+            rows = [self.row[start] for start in photons.start]
+            index = np.asarray(faint.truth["photon_index"], float)[rows]
+            noise = 0.1 * np.random.default_rng(rows[0]).normal(size=len(rows))
+            value = np.nan_to_num(index + noise)
+            return {"photon_index": value[:, None] + 0.1 * ndtri(probabilities)}
+
+    results = evaluate.autodecoder_calibration(faint, Knowing(faint), progress=False, n_times=1)
+    assert set(results) == {"photon index"}
+    found = results["photon index"]
+    assert found.rivals == ("population",)
+    has_one = np.isfinite(np.asarray(faint.truth["photon_index"], float))
+    assert (found.known == has_one).all() and 50 < found.known.sum() < 250
+    for level, estimate in found.coverage.items():
+        assert abs(estimate.value - level) < 4 * estimate.error
+    # Quantiles of the population hold exactly what they say of the population itself.
+    assert found.coverage_of("population")[0.68].value == pytest.approx(0.68, abs=0.02)
+    assert found.score_ratio("population").value < 0.4
+
+
 def test_gamma_quantiles_of_counts_in_channels_are_those_of_each(faint):
     quantiles = simple._spectrum(faint.photons, np.array([0.5]))[:, :, 0]
     counts = faint.photons.counts().sum(axis=1)

@@ -41,6 +41,8 @@ def test_model_without_encoder_embeds_saves_and_loads(without_encoder, tmp_path)
     assert (low < high).all() and np.isfinite(high.value).all()
     for median, lower, upper in (found.hardness(), found.fractional_variability()):
         assert lower < median < upper
+    # Nobody told it the truth of anything, so it knows no physical parameters.
+    assert list(found.parameters()["parameter"]) == ["hardness", "fractional_variability"]
     assert np.isfinite(found.draws(3)).all()
     with pytest.raises(ModelFileError, match="no quantiles"):
         loaded.quantiles(photons, [0.5])

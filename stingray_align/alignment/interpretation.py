@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from astropy import units as u
 from astropy.table import QTable
 
 from ..errors import DomainShiftWarning, EventDataWarning
@@ -41,9 +42,11 @@ class Interpretation:
         Best-matching summaries and nearest sources, as from `AlignedCatalog.query`.
     classes : astropy.table.QTable
         ``class`` and ``probability``, most probable first, averaged over the latent's posterior.
+    inferred : astropy.table.QTable
+        What the photons say by themselves: `Embedding.parameters` with 68 % intervals.
     parameters : astropy.table.QTable
-        ``parameter``, ``value``, ``lower``, ``upper`` (68 %), ``unit``, and ``share``: the part
-        of the neighbours' weight that has this parameter at all.
+        What the neighbours are like: ``parameter``, ``value``, ``lower``, ``upper`` (68 %),
+        ``unit``, and ``share``: the part of their weight that has this parameter at all.
     novelty : float
         Share of known sources with similar counts that are at least as lonely in the shared space
         (a p-value: small is unusual).
@@ -76,6 +79,7 @@ class Interpretation:
     texts: QTable
     sources: QTable
     classes: QTable
+    inferred: QTable
     parameters: QTable
     novelty: float
     novelty_text: str
@@ -128,8 +132,6 @@ class Interpretation:
         -------
         astropy.table.QTable
         """
-        from astropy import units as u
-
         facts = self.measured
         nan = math.nan
         row = {
@@ -147,13 +149,13 @@ class Interpretation:
             known = i < len(self.classes)
             row[f"class_{i + 1}"] = self.classes["class"][i] if known else ""
             row[f"probability_{i + 1}"] = self.classes["probability"][i] if known else nan
+        for entry in self.inferred:
+            row |= _columns(f"inferred_{entry['parameter']}", entry, entry["unit"] or None)
         given = {entry["parameter"]: entry for entry in self.parameters}
         for key in PARAMETERS:
             if key in self._catalogue.table.colnames:
-                unit = self._catalogue.table[key].unit
-                for suffix, column in (("", "value"), ("_lower", "lower"), ("_upper", "upper")):
-                    value = given[key][column] if key in given else nan
-                    row[f"neighbours_{key}{suffix}"] = value if unit is None else value * unit
+                row |= _columns(f"neighbours_{key}", given.get(key),
+                                self._catalogue.table[key].unit)
         row["novelty_p"] = self.novelty
         row["artefacts"] = ", ".join(self.artefacts["test"][self.artefacts["found"]])
         row["caveats"] = " ".join(self.caveats)
@@ -190,6 +192,7 @@ class Interpretation:
         else:
             lines.append(("variability", "too few photons to measure it"))
         yield "Measured from the photons (68 % intervals)", lines
+        yield "Inferred from the photons (68 % intervals)", list(self._inferred_lines())
         yield "Best-matching summaries", [
             (f"{row['rank']}  {row['similarity']:.2f}", _label(row) + row["text"])
             for row in self.texts] or ["the catalogue holds no texts"]
@@ -202,8 +205,7 @@ class Interpretation:
         yield "Class probabilities", [
             (f"{row['probability']:.2f}", f"{row['class']}") for row in self.classes[:6]
         ] or ["the catalogue knows no classes"]
-        lines = [(PARAMETERS[row["parameter"]][0], _parameter_line(row))
-                 for row in self.parameters]
+        lines = [_parameter_line(row, row["share"]) for row in self.parameters]
         yield "Parameters of its neighbours (68 % intervals)", lines or ["none in the catalogue"]
         yield "Novelty", [self.novelty_text]
         yield "Artefacts of the instrument", [
@@ -214,6 +216,13 @@ class Interpretation:
             yield "Warnings", [("-", warning) for warning in self.warnings]
         if self.paragraph or self.paragraph_note:
             yield "In words", [self.paragraph or self.paragraph_note]
+
+    def _inferred_lines(self):
+        """Parameters that hardly any neighbour has are left out."""
+        shares = {row["parameter"]: row["share"] for row in self.parameters}
+        for row in self.inferred:
+            if (name := row["parameter"]) in shares or name not in self._catalogue.table.colnames:
+                yield _parameter_line(row, shares.get(name, 1.0))
 
     def _sentence_lines(self):
         for rank in range(1, len(self._matched) + 1):
@@ -314,9 +323,8 @@ def interpret(catalogue, what, *, k, llm, name):
     reading = dict(
         name="this observation" if name is None else str(name), measured=measured,
         texts=texts, sources=catalogue._nearest(own, k, "sources"),
-        classes=classes, parameters=read_parameters(
-            catalogue, weights, measured.counts),
-        novelty=p_value,
+        classes=classes, inferred=embedding.parameters(),
+        parameters=read_parameters(catalogue, weights, measured.counts), novelty=p_value,
         novelty_text=_novelty_text(p_value, n_peers, measured, messages, artefacts),
         artefacts=artefacts, _matched=tuple(matched),
         caveats=tuple(_caveats(measured, catalogue)), warnings=messages,
@@ -435,6 +443,15 @@ def _value(value, interval, form):
     return f"{form.format(value)} ({form.format(interval[0])} to {form.format(interval[1])})"
 
 
+def _columns(name, entry, unit):
+    """Value and interval of a parameter as columns of a table; nan where there is no entry."""
+    out = {}
+    for suffix, column in (("", "value"), ("_lower", "lower"), ("_upper", "upper")):
+        value = math.nan if entry is None else entry[column]
+        out[name + suffix] = value if unit is None else value * u.Unit(unit)
+    return out
+
+
 def _unit_text(unit):
     return "" if unit is None else unit.to_string(fraction=False).replace("1e+", "1e")
 
@@ -453,11 +470,11 @@ def _source_line(row):
     return ", ".join([*parts, f"{counts:.0f} photons"])
 
 
-def _parameter_line(row):
-    form = PARAMETERS[row["parameter"]][1]
+def _parameter_line(row, share):
+    label, form = PARAMETERS[row["parameter"]]
     text = _value(row["value"], (row["lower"], row["upper"]), form)
     if row["unit"]:
         text += f" {row['unit']}"
-    if row["share"] < 0.95:
-        text += f"  [where it applies: {100 * row['share']:.0f} % of the neighbours]"
-    return text
+    if share < 0.95:
+        text += f"  [where it applies: {100 * share:.0f} % of the neighbours]"
+    return label, text

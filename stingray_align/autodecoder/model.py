@@ -16,7 +16,7 @@ from ..photons import N_FINE_BINS, N_TIME_BINS
 from .batch import COLOUR_BIN, Batch, make_batch
 from .decoder import Decoder, Shape
 from .describing import Describer, energies
-from .descriptors import N_DESCRIPTORS, descriptors
+from .descriptors import N_DESCRIPTORS, descriptors, parameter_quantiles
 from .draws import band_share, drawn_log_rates, mean_rate_quantiles, rate_quantiles
 from .experts import Experts, gather_evidence, split
 from .inference import FirstPass, LocalMixture, Smoothed, smoothed
@@ -254,6 +254,11 @@ class PoissonAutodecoder:
             raise ModelFileError("this PoissonAutodecoder has no weights yet: call fit(), or use "
                                  "PoissonAutodecoder.load(path) or .pretrained()")
 
+    @property
+    def knows_parameters(self):
+        """Whether it learned physical parameters: from simulated sources, whose truth is known."""
+        return self.encoder and self.training_.get("population") == "simulated"
+
     # -- passes --------------------------------------------------------------------------------
 
     @torch.inference_mode()
@@ -446,7 +451,8 @@ class PoissonAutodecoder:
             (H - S) / (H + S) of the source, S in 0.5-2 and H in 2-7 keV;
             ``fractional_variability`` (n, n_levels): rms over mean of the source's rate;
             ``spectrum`` (n, 20, n_levels): counts of source and background expected in each
-            channel over the exposure.
+            channel over the exposure. Of a model that `knows_parameters` also, (n, n_levels),
+            ``photon_index``; ``kT``, keV; ``n_h``, 1e22 / cm2; ``timescale``, s.
 
         Raises
         ------
@@ -469,7 +475,8 @@ class PoissonAutodecoder:
                 "mean_rate": mean_rate_quantiles(inferred.batch, levels),
                 "hardness": hardness_quantiles(posteriors, levels),
                 "fractional_variability": variability_quantiles(posteriors, levels),
-                "spectrum": spectrum_quantiles(posteriors, levels)}
+                "spectrum": spectrum_quantiles(posteriors, levels)} | (
+                    parameter_quantiles(descriptors, levels) if self.knows_parameters else {})
 
     def drawn_rates(self, photons, n_draws, seed=0):
         """Draws of the rate, without its uncertain mean.

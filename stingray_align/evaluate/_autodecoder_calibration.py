@@ -3,12 +3,14 @@
 What is tested is what an observer quotes: the mean rate, the rate at some time, the counts in each
 channel of the spectrum, the hardness ratio and the fractional variability of the source, each
 beside the interval that the same photons give without a trained model (see
-`stingray_align.evaluate._interval_rivals`).
+`stingray_align.evaluate._interval_rivals`); and physical parameters, beside their distribution over
+the sources, which is what would be known without photons.
 """
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..autodecoder.descriptors import PARAMETERS
 from ..photons import N_TIME_BINS
 from ._calibration import quantile_calibration
 from ._interval_rivals import INTERVAL_RIVALS, rival_quantiles
@@ -59,8 +61,10 @@ def autodecoder_calibration(population, model=None, *, rivals=True, levels=(0.68
         over the exposure; as roots, whose Poisson noise is one half), ``"hardness ratio"``
         ((H - S) / (H + S) of the source in 0.5-2 and 2-7 keV, the background taken off) and
         ``"log fractional variability"`` (of the source, dex; values below 0.03, where the truth
-        table calls a light curve constant, count as 0.03). Coverage by ``time_shape``, of channels
-        by instrument, is under ``to_table("label")``.
+        table calls a light curve constant, count as 0.03); of sources that have one, ``"photon
+        index"``, ``"log kT"``, ``"log N_H"`` (at least 1e19 cm-2) and ``"log time scale"`` (dex).
+        Coverage by ``time_shape``, of what the spectrum says by instrument, is under
+        ``to_table("label")``.
     """
     if model is None:
         from ..autodecoder import PoissonAutodecoder
@@ -73,7 +77,7 @@ def autodecoder_calibration(population, model=None, *, rivals=True, levels=(0.68
             "mean_rate": _plain(truth["source_counts"] + truth["background_counts"])
             / _plain(truth["exposure"]),
             "spectrum": population.true_spectra(), "hardness": _plain(truth["hardness"]),
-            "fractional_variability": _plain(truth["fractional_variability"])}
+            **{key: _plain(truth[key]) for key in ("fractional_variability", *PARAMETERS)}}
     methods = {"ours": lambda part: model.quantiles(part, PROBABILITIES)}
     if rivals:
         methods["rival"] = lambda part: rival_quantiles(part, PROBABILITIES, seed=seed)
@@ -87,16 +91,20 @@ def autodecoder_calibration(population, model=None, *, rivals=True, levels=(0.68
                     values = np.take_along_axis(values, bins[rows, :, None], axis=1)
                 found[name].setdefault(key, []).append(values)
     mean = true["mean_rate"]
+    if rivals:
+        for key in PARAMETERS:
+            if len(known := true[key][np.isfinite(true[key])]):
+                found["rival"][key] = [np.tile(np.quantile(known, PROBABILITIES), (n, 1))]
     counts = _plain(truth["counts"]).astype(int)
     results = {}
     for key, (what, scaled) in _QUANTITIES.items():
-        if key not in found["ours"]:
+        if key not in found["ours"] or not np.isfinite(true[key]).any():
             continue
         ours, *theirs = (scaled(np.concatenate(by_key[key]), mean) for by_key in found.values())
         results[what] = quantile_calibration(
             scaled(true[key], mean), ours, PROBABILITIES, counts, levels=levels,
             labels=_labels(population, key), what=what, seed=seed,
-            rivals={INTERVAL_RIVALS[key]: values for values in theirs})
+            rivals={INTERVAL_RIVALS.get(key, "population"): values for values in theirs})
     return Comparison("Coverage and sharpness of the autodecoder's posteriors", results)
 
 
@@ -104,20 +112,28 @@ def _relative(values, mean):
     return values / mean.reshape(-1, *[1] * (values.ndim - 1))
 
 
+def _dex_above(least):
+    return lambda values, mean: np.log10(np.maximum(values, least))
+
+
 #: Key of the quantiles to the name of the quantity and the scale that it is scored on.
 _QUANTITIES = {
-    "mean_rate": ("log mean rate", lambda values, mean: np.log10(np.maximum(values, 1e-12))),
+    "mean_rate": ("log mean rate", _dex_above(1e-12)),
     "rate": ("rate at random times", _relative),
     "spectrum": ("counts in channels", lambda values, mean: np.sqrt(np.maximum(values, 0))),
     "hardness": ("hardness ratio", lambda values, mean: values),
-    "fractional_variability": ("log fractional variability", lambda values, mean: np.log10(
-        np.maximum(values, LEAST_VARIABILITY))),
+    "fractional_variability": ("log fractional variability", _dex_above(LEAST_VARIABILITY)),
+    "photon_index": ("photon index", lambda values, mean: values),
+    "kT": ("log kT", _dex_above(1e-3)),
+    "n_h": ("log N_H", _dex_above(1e-3)),
+    "timescale": ("log time scale", _dex_above(1e-3)),
 }
 
 
 def _labels(population, key):
     if key != "hardness":
-        return np.asarray(population.truth["instrument" if key == "spectrum" else "time_shape"])
+        spectral = key in ("spectrum", "photon_index", "kT", "n_h")
+        return np.asarray(population.truth["instrument" if spectral else "time_shape"])
     # A truth at the end of the scale lies outside of most intervals, whatever their width.
     extreme = np.abs(_plain(population.truth["hardness"])) > 0.97
     known = population.photons.background.sum(axis=1) > 0

@@ -3,6 +3,8 @@
 Reliability: among sources whose most probable class has a probability of 0.7, 70 % should be of
 it. The expected calibration error (ECE) is the mean gap between the two over ten bins of equal
 number, weighted by the bins' sizes (Guo et al. 2017, ICML).
+
+The parameters of the neighbours are also compared with those that the photons say by themselves.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ __all__ = ["InterpretationResult", "interpretation", "plot_reliability"]
 _BINS = 10
 
 
-def interpretation(catalogue, vectors, truth, *, seed=0, n_resamples=400):
+def interpretation(catalogue, vectors, truth, *, inferred=None, seed=0, n_resamples=400):
     """Measure calibration of classes and parameters on sources with known truth.
 
     Parameters
@@ -26,6 +28,8 @@ def interpretation(catalogue, vectors, truth, *, seed=0, n_resamples=400):
         Projected draws of each source.
     truth : astropy.table.Table
         With ``class``, ``counts`` and parameters.
+    inferred : mapping of str to array_like, shape (n,), optional
+        Parameter to what the photons say of it by themselves.
     seed, n_resamples : int, optional
         Of the bootstrap.
 
@@ -34,7 +38,7 @@ def interpretation(catalogue, vectors, truth, *, seed=0, n_resamples=400):
     InterpretationResult
     """
     from ..alignment.interpretation import read_parameters
-    from ..alignment.intervals import PARAMETERS
+    from ..alignment.intervals import LOGARITHMIC, PARAMETERS
 
     names, counts = np.array(catalogue.classes), np.asarray(truth["counts"], float)
     code = np.array([list(names).index(name) if name in names else -1 for name in truth["class"]])
@@ -42,17 +46,22 @@ def interpretation(catalogue, vectors, truth, *, seed=0, n_resamples=400):
     for own, n in zip(vectors, counts, strict=True):
         probability.append(catalogue.class_probabilities(own))
         weights = catalogue.neighbour_weights(own)
-        readings.append({row["parameter"]: (row["lower"], row["upper"])
+        readings.append({row["parameter"]: (row["lower"], row["value"], row["upper"])
                          for row in read_parameters(catalogue, weights, n)})
     probability = np.array(probability)
-    inside = {}
+    inside, miss = {}, {}
     for name in PARAMETERS:
-        if name in truth.colnames:
-            values = np.asarray(getattr(truth[name], "value", truth[name]), float)
-            inside[name] = np.array([
-                np.nan if name not in given or not np.isfinite(value)
-                else float(given[name][0] <= value <= given[name][1])
-                for given, value in zip(readings, values)])
+        if name not in truth.colnames:
+            continue
+        values = np.asarray(getattr(truth[name], "value", truth[name]), float)
+        lower, middle, upper = np.array([given.get(name, (np.nan,) * 3) for given in readings]).T
+        known = np.isfinite(values) & np.isfinite(middle)
+        inside[name] = np.where(known, (lower <= values) & (values <= upper), np.nan)
+        if name in (inferred or {}):
+            each = np.where(known, [middle, inferred[name], values], np.nan)
+            if name in LOGARITHMIC:
+                each = np.log10(np.maximum(each, 1e-3))
+            miss[name] = np.abs(each[:2] - each[2])
     best = probability.argmax(axis=1)
     right = best == code
     confidence = probability.max(axis=1)
@@ -62,7 +71,8 @@ def interpretation(catalogue, vectors, truth, *, seed=0, n_resamples=400):
                                log_loss[rows].mean(),
                                _brier(probability[rows], code[rows])]),
         len(code), seed=seed, n_resamples=n_resamples)
-    return InterpretationResult(confidence=confidence, right=right, inside=inside, counts=counts,
+    return InterpretationResult(confidence=confidence, right=right, inside=inside, miss=miss,
+                                counts=counts, seed=seed, n_resamples=n_resamples,
                                 scores={"ECE": ece, "accuracy": accuracy, "log loss": loss,
                                         "Brier score": brier}, n_classes=len(names))
 
@@ -91,7 +101,10 @@ class InterpretationResult(Report):
     confidence, right : ndarray, shape (n,)
         Probability of the most probable class, and whether it is the true one.
     inside : dict of ndarray, shape (n,)
-        Parameter to whether its 68 % interval holds the truth; nan where none is given.
+        Parameter to whether the neighbours' 68 % interval holds the truth; nan where there is none.
+    miss : dict of ndarray, shape (2, n)
+        Parameter to how far the neighbours' value and the inferred one are off, in dex for
+        temperature, column density and time scale; nan likewise.
     counts : ndarray, shape (n,)
         Photons.
     scores : dict of Estimate
@@ -102,17 +115,22 @@ class InterpretationResult(Report):
     confidence: np.ndarray
     right: np.ndarray
     inside: dict
+    miss: dict
     counts: np.ndarray
     scores: dict
     n_classes: int
+    seed: int
+    n_resamples: int
 
     title = property(lambda self: f"Interpretations of {len(self.counts)} simulated sources")
 
     @property
     def notes(self):
         return (f"Errors: bootstrap over sources. Chance: log loss {np.log(self.n_classes):.2f}, "
-                f"accuracy {1 / self.n_classes:.3f}. Shares: truths inside the 68 % interval, with "
-                "binomial error, by photons.",)
+                f"accuracy {1 / self.n_classes:.3f}. Shares: truths inside the neighbours' 68 % "
+                "interval, with binomial error, by photons.",
+                "Off: mean distance of the value from the truth (dex of kT, n_h and timescale); "
+                "the ratio by photons, too.")[:1 + bool(self.miss)]
 
     @property
     def primary(self):
@@ -125,20 +143,30 @@ class InterpretationResult(Report):
                        ["classes", "value", "error"])
 
     def tables(self):
-        """The above, and the coverage of the intervals."""
-        rows = []
+        """The above, the coverage of the intervals, and what the photons say by themselves."""
         groups = {"all": self.counts >= 0, "< 50": self.counts < 50,
                   "50 to 300": (self.counts >= 50) & (self.counts < 300),
                   "> 300": self.counts >= 300}
+        held, off = [], []
         for name, inside in self.inside.items():
-            row = [name]
-            for some in groups.values():
-                own = inside[some & np.isfinite(inside)]
-                row.append(own.mean() if len(own) > 20 else np.nan)
-            row.append(np.sqrt(0.68 * 0.32 / max(np.isfinite(inside).sum(), 1)))
-            rows.append(row)
-        return [self.to_table(), figures(rows, ["68 % interval of", *groups, "error (all)"],
-                                         formats=dict.fromkeys(groups, ".2f"))]
+            known = [np.flatnonzero(some & np.isfinite(inside)) for some in groups.values()]
+            held.append([name, *(inside[rows].mean() if len(rows) > 20 else np.nan
+                                 for rows in known),
+                         np.sqrt(0.68 * 0.32 / max(len(known[0]), 1))])
+            if name in self.miss and len(known[0]) > 20:
+                miss = self.miss[name][:, known[0]]
+                ratio = bootstrap(lambda rows: miss[1, rows].mean() / miss[0, rows].mean(),
+                                  len(known[0]), seed=self.seed, n_resamples=self.n_resamples)
+                off.append([name, *miss.mean(axis=1), ratio.value, ratio.error, *(
+                    self.miss[name][1, rows].mean() / self.miss[name][0, rows].mean()
+                    if len(rows) > 20 else np.nan for rows in known[1:])])
+        tables = [self.to_table(), figures(held, ["68 % interval of", *groups, "error (all)"],
+                                           formats=dict.fromkeys(groups, ".2f"))]
+        if off:
+            tables.append(figures(
+                off, ["off", "neighbours", "inferred", "ratio", "ratio error", *list(groups)[1:]],
+                formats=dict.fromkeys(list(groups)[1:], ".2f")))
+        return tables
 
 
 def plot_reliability(results):
