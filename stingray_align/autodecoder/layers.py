@@ -134,7 +134,19 @@ def _single(_, half):
 def _product(weight, bias, x):
     """Weights (n_out, n_in) as bits of halves times ``x`` (n_in,), plus the bias."""
     out = np.empty_like(bias)
-    for i in range(len(bias)):
+    quarter = len(bias) // 4
+    for i in range(quarter):
+        # Four rows far apart at a time: memory is read faster in several places at once.
+        i1, i2, i3 = i + quarter, i + 2 * quarter, i + 3 * quarter
+        row, row1, row2, row3 = weight[i], weight[i1], weight[i2], weight[i3]
+        total, total1, total2, total3 = bias[i], bias[i1], bias[i2], bias[i3]
+        for j in range(len(x)):
+            total += _single(row[j]) * x[j]
+            total1 += _single(row1[j]) * x[j]
+            total2 += _single(row2[j]) * x[j]
+            total3 += _single(row3[j]) * x[j]
+        out[i], out[i1], out[i2], out[i3] = total, total1, total2, total3
+    for i in range(4 * quarter, len(bias)):
         row, total = weight[i], bias[i]
         for j in range(len(x)):
             total += _single(row[j]) * x[j]
