@@ -120,6 +120,28 @@ def test_interval_holds_the_rate_and_grows_with_its_level(embedding):
     assert (lower >= 0).all()
 
 
+def test_intervals_are_wide_where_nothing_was_exposed():
+    rng = np.random.default_rng(2)
+    times = np.sort(rng.choice([0, 6e4], 20_000) + rng.uniform(0, 4e4, 20_000))
+    found = make(times, rng.uniform(0.6, 6, 20_000), [[0, 4e4], [6e4, 1e5]]).embed()
+    gap, seen = np.linspace(4.5e4, 5.5e4, 5), np.linspace(1e4, 3e4, 5)
+    lower, upper = found.rate_interval(gap, 0.95)
+    assert (lower < found.rate(gap)).all() and (found.rate(gap) < upper).all()
+    assert (upper - lower).min() > 2 * np.subtract(*found.rate_interval(seen, 0.95)[::-1]).max()
+
+
+def test_good_time_intervals_shorter_than_the_bins_are_no_variability():
+    rng = np.random.default_rng(3)
+    number, inside = rng.integers(0, 1000, 40_000), rng.uniform(0, 6, 40_000)
+    found = make(np.sort(60 * number + inside), rng.uniform(0.6, 6, 40_000),
+                 [[60 * k, 60 * k + 6] for k in range(1000)]).embed()
+    lower, upper = found.rate_interval(60 * np.arange(0, 1000, 50) + 3, 0.95)
+    held = (lower.value < 40_000 / 6000) & (40_000 / 6000 < upper.value)
+    assert held.mean() > 0.9 and (upper > 1.02 * lower).all()
+    with pytest.raises(ValueError, match="no eclipse"):
+        found.edit(remove="eclipse")
+
+
 def test_intervals_of_the_whole_band_are_those_of_its_draws(embedding):
     times = LATE + np.linspace(0, 2e4, 40)
     ends = np.log([end.value for end in embedding.rate_interval(times, 0.8)])

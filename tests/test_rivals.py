@@ -250,6 +250,17 @@ def test_cox_takes_constant_sources_for_constant():
     assert np.median(found) < 0.4
 
 
+def test_borders_of_good_time_intervals_inside_time_bins_are_not_variability():
+    gti = [[1000.0 * k, 1000.0 * k + 300] for k in range(40)]
+    rng = np.random.default_rng(0)
+    for seed in range(4):
+        times = 1000 * rng.integers(0, 40, 3000) + rng.uniform(0, 300, 3000)
+        found = rivals.log_gaussian_cox(make(times, gti, seed))
+        assert found.probability < 0.5
+        counts = found.spectrum().flux.value * np.diff(sa.photons.CHANNEL_EDGES)
+        assert counts.sum() == pytest.approx(3000, rel=0.01)
+
+
 def test_cox_intervals_hold_the_truth():
     times = np.arange(8, 8192, 16.0)
     held = []

@@ -1,7 +1,9 @@
 r"""A log-Gaussian Cox process for each source, averaged over kernels by their evidence.
 
 The rate is :math:`\exp\eta(t)` with :math:`\eta` a Gaussian process, on cells of the window whose
-expected counts are proportional to their exposure, so that a gap tells nothing. The kernels:
+expected counts are proportional to their exposure, so that a gap tells nothing. The exposure is
+known in 512 time bins. Where one was exposed in part, nobody knows which of its cells were, so its
+photons are shared out evenly among them. The kernels:
 
 - none, that is a constant rate, with half of the prior probability;
 - Matern-3/2 on nine length scales from 1.5 time bins to the window, four amplitudes each;
@@ -50,6 +52,8 @@ COARSE = (("Matern-3/2", (1.5, 3.0, 6.0, 12.0, 25.0, 50.0, 100.0, 200.0, 512.0),
           ("Matern-1/2", (3.0, 12.0, 50.0, 200.0, 512.0), (0.35, 0.7, 1.4)))
 FINE = (("Matern-3/2", (0.2, 0.4, 0.8), (0.5, 1.0, 2.0)),
         ("Matern-1/2", (0.4, 1.5, 6.0), (0.7, 1.4, 2.8)))
+#: Share of a time bin from which on it counts as exposed throughout.
+_WHOLE = 0.999
 #: Excess of pairs of photons in one fine bin, in standard deviations, from which FINE is tried.
 _CROWDED = 2.5
 #: Numbers of harmonics, numbers of slow changes of their amplitudes, and standard deviations.
@@ -103,9 +107,12 @@ class _Data:
     """Photons of one source in cells, on any grid."""
 
     def __init__(self, fine_counts, exposed):
-        self.fine_counts = fine_counts
         exposed = exposed.astype(float)
-        self._counts = {n: fine_counts.reshape(n, -1).sum(axis=1) for n in GRIDS}
+        inside = fine_counts.reshape(N_TIME_BINS, -1)
+        self._whole = exposed > _WHOLE
+        even = np.repeat(inside.mean(axis=1), inside.shape[1])
+        self.fine_counts = np.where(np.repeat(self._whole, inside.shape[1]), fine_counts, even)
+        self._counts = {N_TIME_BINS: inside.sum(axis=1), N_FINE_BINS: self.fine_counts}
         # of a constant rate; half a photon more is known
         in_bins = (fine_counts.sum() + 0.5) * exposed / exposed.sum()
         self._expected = {n: np.repeat(in_bins, n // N_TIME_BINS) * N_TIME_BINS / n for n in GRIDS}
@@ -124,8 +131,9 @@ class _Data:
     def crowded(self):
         """Whether more photons share a fine bin than if spread evenly over their time bins."""
         inside = N_FINE_BINS // N_TIME_BINS
-        pairs = (self.fine_counts * (self.fine_counts - 1)).sum()
-        counts = self.counts(N_TIME_BINS)
+        fine = self.fine_counts.reshape(-1, inside)[self._whole]
+        pairs = (fine * (fine - 1)).sum()
+        counts = self.counts(N_TIME_BINS)[self._whole]
         even = (counts * (counts - 1)).sum() / inside
         return pairs - even > _CROWDED * np.sqrt(2 * even * (1 - 1 / inside)) > 0
 

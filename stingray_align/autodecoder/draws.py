@@ -65,12 +65,13 @@ def _highest(batch):
     """Log of a rate over the mean rate that no cell of a run can exceed, shape (n, 128).
 
     Even the fullest cell cannot stand for much more than its photons; heavy tails of the mixtures
-    end there.
+    end there. The less of a run was exposed, the less its photons say.
     """
     cells = batch.per_cell
     fullest = cells.reshape(len(cells), N_TIME_BINS // RUN, -1).amax(dim=2)
     mean = (batch.n_photons + 0.5) / (batch.exposed.mean(dim=1) * N_FINE_BINS)
-    return torch.log((fullest + MORE_PHOTONS) / mean[:, None])
+    exposed = batch.exposed.unflatten(1, (-1, RUN)).mean(dim=2).clamp(min=1e-6)
+    return torch.log((fullest + MORE_PHOTONS) / (mean[:, None] * exposed))
 
 
 def _highest_of_draws(batch):
