@@ -9,7 +9,7 @@ from stingray.gti import cross_two_gtis
 
 from .errors import EventDataError, EventDataWarning
 
-__all__ = ["tidy_gti", "in_gti", "length", "intersect", "runs", "warn_dropped"]
+__all__ = ["as_floats", "tidy_gti", "in_gti", "length", "intersect", "runs", "warn_dropped"]
 
 
 def warn_dropped(bad, why, stacklevel=3):
@@ -20,10 +20,15 @@ def warn_dropped(bad, why, stacklevel=3):
     )
 
 
+def as_floats(values, unit):
+    """A new array of float64; of a Quantity, in this unit."""
+    return np.array(values.to_value(unit) if hasattr(values, "to_value") else values, dtype=float)
+
+
 def tidy_gti(gti):
     """Intervals as float64 (m, 2), sorted, merged where they overlap, none empty."""
     try:
-        gti = np.array(gti, dtype=float)
+        gti = as_floats(gti, "s")
     except (TypeError, ValueError):
         gti = None
     if gti is not None and gti.size == 0:

@@ -24,7 +24,7 @@ from astropy.table import Table
 from stingray.gti import cross_two_gtis, merge_gtis
 
 from ._event_files import calibrate, epoch_of, guess_format, one_name, read_fits, read_table
-from ._gti import in_gti, length, tidy_gti, warn_dropped
+from ._gti import as_floats, in_gti, length, tidy_gti, warn_dropped
 from .errors import EventDataError, EventDataWarning
 from .photons import BACKGROUND_ATTRIBUTES, CHANNEL_EDGES
 
@@ -460,6 +460,11 @@ def background_rates(events):
         Shape (4,), ct/s in the source aperture in the bands 0.5-1.2, 1.2-2, 2-7, 7-8 keV; None
         unless all four are known.
 
+    Raises
+    ------
+    EventDataError
+        If a rate is negative.
+
     Examples
     --------
     >>> from stingray_align import EventList
@@ -471,6 +476,8 @@ def background_rates(events):
     # Joining stock lists leaves tuples, which tell nothing about the joined list.
     if any(rate is None or np.ndim(rate) or not np.isfinite(rate) for rate in rates):
         return None
+    if min(rates) < 0:
+        raise EventDataError(f"the background rates {rates} must not be negative")
     return np.array(rates, dtype=float)
 
 
@@ -522,7 +529,7 @@ def _energies(events, n):
             "the event list has no energies, and no PI channels of a mission that can be "
             "calibrated; set events.energy in keV, or use events.convert_pi_to_energy(rmf_file)"
         )
-    energy = np.array(energy, dtype=float)
+    energy = as_floats(energy, "keV")
     if energy.shape != (n,):
         raise EventDataError(f"{n} times but energies of shape {energy.shape}")
     return energy

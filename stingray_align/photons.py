@@ -9,11 +9,12 @@ have many sources with few photons each.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .errors import EventDataError
+from .errors import EventDataError, EventDataWarning
 
 __all__ = ["N_TIME_BINS", "N_FINE_BINS", "CHANNEL_EDGES", "N_CHANNELS", "BAND_EDGES",
            "BAND_OF_CHANNEL", "Photons", "exposure_in_bins", "reduce_events", "spread_frames",
@@ -334,6 +335,10 @@ def _comb(steps, frame):
     return frame if len(some) >= 6 else None
 
 
+#: Least counts of a known background: zeros say that it is not known.
+_KNOWN = 1e-6
+
+
 def reduce_events(events):
     """One event list as `Photons`, and the good time intervals that were used.
 
@@ -360,13 +365,18 @@ def reduce_events(events):
     phase = ((time[in_band] - start) / duration).astype(np.float32)
     exposed = exposure_in_bins(gti - start, np.linspace(0, duration, N_TIME_BINS + 1))
     exposure = exposed.sum()
+    if len(energy) and not in_band.any():
+        warnings.warn(f"none of the {len(energy)} events lies in 0.5-8 keV; the source counts as "
+                      f"one without photons. Their energies are {energy.min():.4g} to "
+                      f"{energy.max():.4g} keV: check the unit", EventDataWarning, stacklevel=3)
     rates = background_rates(events)
-    rates = np.zeros(len(BACKGROUND_ATTRIBUTES)) if rates is None else rates
+    background = (np.zeros(len(BACKGROUND_ATTRIBUTES)) if rates is None
+                  else np.maximum(rates * exposure, _KNOWN))
     photons = Photons(
         offsets=np.array([0, in_band.sum()]), phase=phase,
         channel=channel[in_band].astype(np.uint8), start=np.array([start], dtype=float),
         duration=np.array([duration], dtype=float),
         exposed=(exposed * (N_TIME_BINS / duration)).astype(np.float32)[None],
-        background=(rates * exposure).astype(np.float32)[None],
+        background=background.astype(np.float32)[None],
         instrument=np.array([instrument_of(events) or ""]))
     return photons, gti

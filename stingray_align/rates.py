@@ -14,8 +14,10 @@ import warnings
 
 import numpy as np
 
+from ._gti import as_floats
 from .errors import EventDataError
-from .photons import CHANNEL_EDGES, exposure_in_bins, reduce_events
+from .instruments import INSTRUMENTS
+from .photons import BACKGROUND_ATTRIBUTES, CHANNEL_EDGES, exposure_in_bins, reduce_events
 
 __all__ = ["RateEstimate"]
 
@@ -36,6 +38,8 @@ class RateEstimate:
         What the estimate is called in plots.
     photons : Photons
     gti : ndarray, shape (m, 2)
+    mjdref : float
+        MJD from which times are counted, as in the event list.
 
     Notes
     -----
@@ -47,6 +51,7 @@ class RateEstimate:
     """
 
     name = "rate estimate"
+    mjdref = 0.0  # set by who knows the event list
 
     def __init__(self, photons, gti):
         self.photons = photons
@@ -88,8 +93,8 @@ class RateEstimate:
         return len(self._rates)
 
     def _bins_of(self, times):
-        times = np.atleast_1d(_seconds(times))
-        if times.size and (times.min() < self.start or times.max() > self.stop):
+        times = np.atleast_1d(as_floats(times, "s"))
+        if not ((self.start <= times) & (times <= self.stop)).all():
             raise ValueError(
                 f"times must lie in the observed window, {self.start} to {self.stop} s (the zero "
                 "is that of the event list); nothing is known about other times")
@@ -196,25 +201,27 @@ class RateEstimate:
         """
         from stingray import Lightcurve
 
-        dt = float(_seconds(dt))
+        dt = float(as_floats(dt, "s"))
         if not 0 < dt <= self.stop - self.start:
             raise ValueError(f"dt must be positive and at most {self.stop - self.start:.6g} s")
         edges = self.start + dt * np.arange(int((self.stop - self.start) / dt * (1 + 1e-12)) + 1)
         borders = self.bin_edges
         width = (self.stop - self.start) / len(self._rates)
 
-        def binned(rates):  # from the running integral of the piecewise constant rate
+        def binned(rates, edges):  # from the running integral of the piecewise constant rate
             total = np.concatenate([[0.0], np.cumsum(rates) * width])
             return np.diff(np.interp(edges, borders, total))
 
-        drawn = self._drawn_rates(300, 0, _channel_weights(None))
-        low, high = np.quantile([binned(rates) for rates in drawn], [0.16, 0.84], axis=0)
+        drawn, half_width = self._drawn_rates(300, 0, _channel_weights(None)), []
+        for first in range(0, len(edges) - 1, 1024):  # long light curves of all draws are large
+            some = [binned(rates, edges[first:first + 1025]) for rates in drawn]
+            half_width.append(np.subtract(*np.quantile(some, [0.84, 0.16], axis=0)) / 2)
         with warnings.catch_warnings():
             # Said to everybody whose errors are not Poisson, as is right for a model curve.
             warnings.filterwarnings("ignore", message="SIMON says: Stingray only uses poisson")
-            return Lightcurve(edges[:-1] + dt / 2, binned(self._rates.sum(axis=1)),
-                              err=(high - low) / 2, dt=dt, gti=self.gti, err_dist="gauss",
-                              skip_checks=True)
+            return Lightcurve(edges[:-1] + dt / 2, binned(self._rates.sum(axis=1), edges),
+                              err=np.concatenate(half_width), dt=dt, gti=self.gti, err_dist="gauss",
+                              mjdref=self.mjdref, skip_checks=True)
 
     def spectrum(self):
         """Counts spectrum.
@@ -249,7 +256,8 @@ class RateEstimate:
         Returns
         -------
         stingray_align.EventList
-            With the GTIs of the observation; the number of photons is drawn too.
+            With GTIs, instrument, time zero and known background of the observation; the number
+            of photons is drawn too.
         """
         from .events import EventList
 
@@ -260,15 +268,19 @@ class RateEstimate:
         inside = np.searchsorted(self.gti.ravel(), middle, side="right") % 2 == 1
         low, high = cuts[:-1][inside], cuts[1:][inside]
         expected = self._rates[self._bins_of(middle[inside])] * (high - low)[:, None]
-        drawn = rng.poisson(expected)
-        piece, channel = (np.repeat(index, drawn.ravel()) for index in
-                          np.divmod(np.arange(drawn.size), drawn.shape[1]))
+        counts = rng.poisson(expected)
+        piece, channel = (np.repeat(index, counts.ravel()) for index in
+                          np.divmod(np.arange(counts.size), counts.shape[1]))
         time = rng.uniform(low[piece], high[piece])
         energy = rng.uniform(CHANNEL_EDGES[channel], CHANNEL_EDGES[channel + 1])
         order = np.argsort(time)
-        # Canonical names carry the mission's own: the embedding of a draw is not a new domain.
-        return EventList(time[order], energy=energy[order], gti=self.gti,
-                         instr=str(self.photons.instrument[0]) or None)
+        name = str(self.photons.instrument[0])
+        drawn = EventList(time[order], energy=energy[order], gti=self.gti, mjdref=self.mjdref,
+                          mission=INSTRUMENTS[name].mission if name else None, instr=name or None)
+        if self.photons.background.any():
+            for attribute, known in zip(BACKGROUND_ATTRIBUTES, self.photons.background[0]):
+                setattr(drawn, attribute, float(known) / self.exposure)
+        return drawn
 
     def plot(self, ax=None, *, n_bins=None):
         """Plot the binned photons with the estimated rate and its 68 % interval.
@@ -287,12 +299,6 @@ class RateEstimate:
         from ._plotting import plot_rate
 
         return plot_rate(self, ax, n_bins)
-
-
-def _seconds(times):
-    import astropy.units as u
-
-    return np.asarray(times.to_value(u.s) if isinstance(times, u.Quantity) else times, dtype=float)
 
 
 def _check_level(level):

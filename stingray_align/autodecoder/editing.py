@@ -18,36 +18,37 @@ from functools import cached_property
 
 import numpy as np
 
-from .._gti import runs
+from .._gti import as_floats, runs
 from ..photons import (BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, Photons, exposure_in_bins)
 from ..rates import RateEstimate
 from .batch import CHANNEL_SHARE, USUAL_INSTRUMENT
+from .cox import cox_processes
 
 __all__ = ["EditedEmbedding", "edited"]
 
 _REALISATIONS = 16
 _LEVEL = 0.9      # of the rate's interval that has to clear the bars below
 _FLARE, _ECLIPSE = 1.5, 0.5  # times the median rate
+_BRIGHTEST = 1e4  # factor on the counts of a channel that can be asked for
 _PHASES = 32
 _FEWEST_STEPS = 8  # cells of the decoded rate in a period that can be taken out
+_SURE = 20 / 21    # least probability of a period that is removed unasked
 
 
 def edited(embedding, *, remove=(), period=None, n_h=0.0, seed=0):
     """Do the work of `Embedding.edit`."""
-    import astropy.units as u
-
     remove = (remove,) if isinstance(remove, str) else tuple(remove or ())
     if unknown := set(remove) - set(_REMOVERS):
         raise ValueError(f"remove={sorted(unknown)} is not known: use {', '.join(_REMOVERS)}")
     if period is not None and "period" not in remove:
         raise ValueError("a period is given but not removed: add remove='period'")
-    if isinstance(n_h, u.Quantity):
-        n_h = n_h.to_value(1e22 / u.cm**2)
-    n_h = float(n_h)
+    n_h = float(as_floats(n_h, "1e22 cm-2"))
+    if not np.isfinite(n_h):
+        raise ValueError(f"n_h must be a finite column density, not {n_h}")
     if not remove and n_h == 0:
         raise ValueError("nothing is changed: give remove='flare', 'eclipse' or 'period', or n_h")
     if period is not None:
-        period = float(period.to_value(u.s) if isinstance(period, u.Quantity) else period)
+        period = float(as_floats(period, "s"))
     scene = _Scene(embedding)
     for name in remove:
         _REMOVERS[name](scene, period)
@@ -110,12 +111,7 @@ class _Scene:
         embedding = self.embedding
         length = embedding.stop - embedding.start
         if period is None:
-            own = dict(zip(embedding.feature_names, embedding.vector))
-            # H of the strongest period: exp(-0.4 H) for each of some 500 independent trials.
-            if own["period_strength"] < _strength_needed():
-                raise ValueError("no significant period was found in the photons: give one, "
-                                 "edit(remove='period', period=...)")
-            period = 10.0 ** float(own["period"])
+            period = length / _sure_cycles(embedding.photons)
         shortest = _FEWEST_STEPS * length / len(self.source)
         if not shortest <= period <= length:
             raise ValueError(f"a period of {period:.4g} s cannot be removed: the decoded rate "
@@ -134,7 +130,12 @@ class _Scene:
     def absorb(self, n_h):
         """Put a column of neutral gas (1e22 cm-2) in front of the source, or take one away."""
         name = str(self.embedding.photons.instrument[0]) or USUAL_INSTRUMENT
-        self.source *= _absorption(name, self.weight @ self.source, n_h)
+        with np.errstate(over="ignore", invalid="ignore"):
+            factor = _absorption(name, self.weight @ self.source, n_h)
+        if not (factor < _BRIGHTEST).all():
+            raise ValueError(f"without {-n_h:.3g}e22 cm-2 of gas the source would be more than "
+                             f"{_BRIGHTEST:.0e} times as bright at some energies; take away less")
+        self.source *= factor
         self.changes.append(f"{abs(n_h):.3g}e22 cm-2 of gas {'added' if n_h > 0 else 'removed'}")
 
 
@@ -145,9 +146,15 @@ _REMOVERS = {
 }
 
 
-def _strength_needed():
-    """Value of the feature ``period_strength`` for one chance in a thousand over the search."""
-    return np.log10(1 + np.log(500 / 1e-3) / 0.4)
+def _sure_cycles(photons):
+    """Cycles per window of the most probable period, if there surely is one."""
+    process = next(cox_processes(photons))
+    periodic = [(chance, model.cycles) for chance, model in zip(process.chance, process.models)
+                if model.cycles > 0]
+    if sum(chance for chance, _ in periodic) < _SURE:
+        raise ValueError("no significant period was found in the photons: give one, "
+                         "edit(remove='period', period=...)")
+    return max(periodic)[1]
 
 
 def _absorption(instrument, counts, n_h):
@@ -203,6 +210,7 @@ class EditedEmbedding(RateEstimate):
         added = np.maximum(rates - original._rates, 0)
         self._added = added * exposure_in_bins(original.gti, original.bin_edges)[:, None]
         super().__init__(self._realised(1, seed), original.gti)
+        self.mjdref = original.mjdref
 
     def __repr__(self):
         return f"<EditedEmbedding: {self.original.n_photons} photons, {', '.join(self.changes)}>"

@@ -78,9 +78,13 @@ def embed(events, model=None):
     if single:
         with one_thread():
             inferred = model.infer(photons)
-            return Embedding(model, photons, reduced[0][1], model.vectors(inferred)[0], inferred)
-    vectors = embed_vectors(photons, model, progress=many)
-    return [Embedding(model, p, gti, vector) for (p, gti), vector in zip(reduced, vectors)]
+            made = [Embedding(model, photons, reduced[0][1], model.vectors(inferred)[0], inferred)]
+    else:
+        vectors = embed_vectors(photons, model, progress=many)
+        made = [Embedding(model, p, gti, vector) for (p, gti), vector in zip(reduced, vectors)]
+    for embedding, own in zip(made, lists):
+        embedding.mjdref = own.mjdref
+    return made[0] if single else made
 
 
 def embed_vectors(photons, model=None, *, progress=False):
@@ -355,6 +359,11 @@ class Embedding(RateEstimate):
         -------
         median, lower, upper : float
             That the rate is constant has a probability of its own, and counts as 0.001.
+
+        Notes
+        -----
+        Of variability on all time scales that the decoded rate can follow: what is faster than
+        some cells of 1/4096 of the window, such as the pulses of a short period, is missed.
         """
         return self._summary("fractional_variability", variability_quantiles, level)
 
@@ -410,7 +419,8 @@ class Embedding(RateEstimate):
             interval) down to it, with the spectrum outside; ``"eclipse"`` brings stretches surely
             below half of the median up; ``"period"`` divides by the mean profile of a period.
         period : float or Quantity, optional
-            Period to remove in s; by default the strongest one of the photons, if significant.
+            Period to remove in s; by default the most probable one, if a log-Gaussian Cox process
+            finds any periodic rate to be twenty times as probable as all others together.
         n_h : float or Quantity, optional
             Column of neutral gas to put in front of the source, in 1e22 / cm2 if a number; a
             negative one is taken away. The known background is not absorbed.
@@ -452,8 +462,8 @@ class Embedding(RateEstimate):
 
     @cached_property
     def _rates(self):
-        in_bins = cell_rates(self._inferred.batch, self._refined.shape)[0].double().numpy()
-        return np.repeat(in_bins, SUB, axis=0) * self._fine[:, None]
+        in_bins = cell_rates(self._inferred.batch, self._refined.shape, self._quantities)
+        return np.repeat(in_bins[0].double().numpy(), SUB, axis=0) * self._fine[:, None]
 
     def rate_interval(self, times, level=0.68, energy_range=None, *, n_draws=300, seed=0):
         """Credible interval of the rate at some times.
@@ -480,12 +490,14 @@ class Embedding(RateEstimate):
             return super().rate_interval(times, level, energy_range, n_draws=n_draws, seed=seed)
         _check_level(level)
         cells = self._bins_of(times)
+        if not cells.size:
+            return np.zeros((2, 0)) / u.s
         runs, which = np.unique(cells // (RUN * SUB), return_inverse=True)
         with one_thread():
             found = rate_quantiles(self._inferred.batch, self._refined,
                                    [(1 - level) / 2, (1 + level) / 2], runs=runs)[0]
         found = found[which * RUN + cells // SUB % RUN].double().numpy()
-        low, high = found.T * self._inside[cells]
+        low, high = np.moveaxis(found, -1, 0) * self._inside[cells]
         return low / u.s, high / u.s
 
     @property

@@ -23,7 +23,8 @@ from .inference import FirstPass, LocalMixture, Smoothed, smoothed
 from .layers import settle
 from .pulsations import pulsations
 from .quantities import (
-    Quantities, hardness_quantiles, measured, spectrum_quantiles, variability_quantiles)
+    Quantities, hardness_quantiles, mean_spectrum, measured, spectrum_quantiles,
+    variability_quantiles)
 from .readouts import feature_vectors, readouts
 from .refinement import SUB, Refined, Refinement, Spread
 from .spectrum import spectrum_with_rate
@@ -221,12 +222,14 @@ class PoissonAutodecoder:
         """
         tensors, about = read_tensors(path, kind="autodecoder", version=VERSION)
         try:
+            if not all(np.isfinite(array).all() for array in tensors.values()):
+                raise ValueError("some weights are no numbers")
             model = cls(**about["parameters"])
             model.networks_ = model._build()
             model.networks_.load_state_dict(
                 {name: torch.from_numpy(array).float() for name, array in tensors.items()})
             model.curve_, model.training_ = about["curve"], about["training"]
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(f"{path} does not hold the model that its header promises; make "
                                  "it again with PoissonAutodecoder.save") from error
         model.networks_.eval()
@@ -351,20 +354,25 @@ class PoissonAutodecoder:
                                 log_rate_intervals=intervals)
 
     @torch.inference_mode()
-    def quantities(self, inferred, refined, descriptors):
+    def quantities(self, inferred, refined, descriptors=None):
         """Posteriors of hardness ratio, variability and spectrum.
 
         Parameters
         ----------
         inferred : Inferred
         refined : Refined
-        descriptors : Tensor, shape (n, N_DESCRIPTORS)
-            As `describe` gives them.
+        descriptors : Tensor, shape (n, N_DESCRIPTORS), optional
+            What `describe` found, if it was called before.
 
         Returns
         -------
-        `~stingray_align.autodecoder.quantities.Posteriors`
+        `~stingray_align.autodecoder.quantities.Posteriors`, or None
+            None from a model without encoder.
         """
+        if not self.encoder:
+            return None
+        if descriptors is None:
+            descriptors = self.describe(inferred, readouts(inferred))
         return self.networks_["quantities"](measured(inferred.batch, refined, descriptors))
 
     @torch.inference_mode()
@@ -428,7 +436,8 @@ class PoissonAutodecoder:
         rates = np.empty((len(photons), N_FINE_BINS, len(BANDS)), dtype=np.float32)
         for rows, inferred in self._chunks(photons):
             refined = self.refine(inferred)
-            in_bins = _in_bands(cell_rates(inferred.batch, refined.shape))
+            posteriors = self.quantities(inferred, refined)
+            in_bins = _in_bands(cell_rates(inferred.batch, refined.shape, posteriors))
             fine = torch.exp(refined.fine).numpy()
             rates[rows] = np.repeat(in_bins, SUB, axis=1) * fine[:, :, None]
         return rates
@@ -535,15 +544,21 @@ def _in_bands(cells):
 
 
 @torch.inference_mode()
-def cell_rates(batch, shape):
+def cell_rates(batch, shape, posteriors=None):
     """Total expected rate in ct/s per time bin and channel, shape (n, 512, 20).
 
     The amplitude is (N + 1/2) / exposure, the posterior mean of a Poisson rate under Jeffreys'
-    prior.
+    prior. With ``posteriors`` the spectrum of the whole exposure is their mean; how it changes in
+    time remains.
     """
     in_time = torch.exp(shape.log_relative_rate(batch.exposed))
     in_energy = torch.exp(shape.log_energy).repeat_interleave(COLOUR_BIN, dim=1)
     fraction = batch.background_fraction[:, None, None]
     mean = ((batch.n_photons + 0.5) / batch.exposure)[:, None, None]
-    return mean * ((1 - fraction) * in_time[:, :, None] * in_energy
-                   + fraction * batch.background[:, None, :])
+    rates = mean * ((1 - fraction) * in_time[:, :, None] * in_energy
+                    + fraction * batch.background[:, None, :])
+    if posteriors is None:
+        return rates
+    spectrum = (batch.exposed[:, None] @ rates)[:, 0]
+    coloured = rates * (mean_spectrum(posteriors) / spectrum.clamp(min=1e-20))[:, None]
+    return coloured * (rates.sum(dim=2) / coloured.sum(dim=2))[:, :, None]

@@ -334,6 +334,12 @@ def spectrum_quantiles(posteriors, levels):
     return _quantiles(posteriors.roots, levels).clamp(min=0).square().numpy()
 
 
+def mean_spectrum(posteriors):
+    """Mean of the counts expected in each channel, Tensor (n, 20)."""
+    log_weight, mean, log_sd = posteriors.roots
+    return (torch.exp(log_weight) * (mean**2 + torch.exp(2 * log_sd))).sum(dim=-1)
+
+
 def spectrum_at_ranks(posteriors, drawn):
     """Counts of one source's channels, spread as the posterior says, ranked as draws of them are.
 

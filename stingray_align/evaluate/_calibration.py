@@ -81,6 +81,8 @@ def calibration(truth, lower, upper, counts, *, levels=(0.68, 0.95), labels=None
     for name, ends in ({"ours": (lower, upper)} | (rivals or {})).items():
         low, high = (_ends(end, where, levels, truth, known)
                      for end, where in zip(ends, ("lower", "upper"), strict=True))
+        if (low > high)[:, known].any():
+            raise ValueError(f"An interval ({name}) has its lower end above the upper one.")
         held[name] = ((low <= truth) & (truth <= high)).astype(float)
         width[name] = (high - low)[0]
         score[name] = (alpha / 2 * (high - low) + np.maximum(low - truth, 0)

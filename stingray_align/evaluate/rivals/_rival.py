@@ -58,12 +58,15 @@ class Rival:
         from stingray import EventList
 
         single = isinstance(events, EventList)
-        reduced = [reduce_events(one) for one in ([events] if single else events)]
+        lists = [events] if single else list(events)
+        reduced = [reduce_events(one) for one in lists]
         if not reduced:
             return []
         curves = self.curves(Photons.concatenate(photons for photons, _ in reduced))
         made = [self.estimate(photons, gti, curve, self.name)
                 for (photons, gti), curve in zip(reduced, curves, strict=True)]
+        for estimate, own in zip(made, lists):
+            estimate.mjdref = own.mjdref
         return made[0] if single else made
 
     def band_rates(self, photons):
