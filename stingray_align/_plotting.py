@@ -20,15 +20,18 @@ def plot_rate(estimate, ax=None, n_bins=None):
     photons = estimate.photons
     start, duration = float(photons.start[0]), float(photons.duration[0])
     scale, unit = (1000.0, "ks") if duration >= 3000 else (1.0, "s")
-    if n_bins is None:
-        n_bins = int(np.clip(2 ** int(np.log2(photons.n_photons[0] / 8 + 1)), 8, 64))
+    share = float(photons.exposed[0].mean())
+    if n_bins is None:  # what is not exposed takes bins, too
+        most = min(64 * 2 ** int(np.log2(1 / share)), photons.exposed.shape[1])
+        n_bins = int(np.clip(2 ** int(np.log2(photons.n_photons[0] / 8 / share + 1)), 8, most))
 
     counts, exposed = (x[0] for x in photons.rebinned(n_bins))
     good = exposed > 0.05  # a sliver of exposure gives a huge, meaningless rate
     seconds = exposed[good] * duration / n_bins
-    centre = (np.flatnonzero(good) + 0.5) / n_bins * duration / scale
+    borders = np.linspace(start, start + duration, n_bins + 1)
+    first, centre, last = (_exposed_part(estimate.gti, borders)[:, good] - start) / scale
     low, high = poisson_conf_interval(counts[good], interval="frequentist-confidence")
-    ax.errorbar(centre, counts[good] / seconds,
+    ax.errorbar(centre, counts[good] / seconds, xerr=(centre - first, last - centre),
                 yerr=((counts[good] - low) / seconds, (high - counts[good]) / seconds), fmt="o",
                 color=_DATA, ms=3, lw=1, zorder=3, label="photons, binned")
 
@@ -49,11 +52,27 @@ def plot_rate(estimate, ax=None, n_bins=None):
                         label="68 % band" if i == 0 else None)
         ax.plot(shown[part], rate[part], color=_MODEL, lw=1.5,
                 label=estimate.name if i == 0 else None)
-    for i, part in enumerate(runs(photons.exposed[0] <= 0)):
+    gaps = list(runs(photons.exposed[0] <= 0))
+    for part in gaps:
         borders = np.array([part.start, part.stop]) / photons.exposed.shape[1] * duration / scale
-        ax.axvspan(*borders, color=_GAP, lw=0, zorder=0, label="not exposed" if i == 0 else None)
+        ax.axvspan(*borders, color=_GAP, lw=0, zorder=0)
+    if gaps:  # an edge, or the legend could not be told from a gap
+        ax.add_patch(plt.Rectangle((0, 0), 0, 0, fc=_GAP, ec="0.5", lw=0.5, label="not exposed"))
     ax.set(xlabel=f"time ({unit}) since {start:.10g} s", ylabel="rate (ct/s, 0.5-8 keV)",
            xlim=(0, duration / scale))
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend above the data
     ax.legend(loc="upper center", frameon=False, ncols=2)
     return ax
+
+
+def _exposed_part(gti, edges):
+    """Begin, mean and end of the exposed time of each bin, nan where there is none: (3, n_bins)."""
+    cuts = np.unique(np.concatenate([edges, gti.ravel()]))
+    middle, length = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts)
+    inside = np.searchsorted(gti.ravel(), middle, side="right") % 2 == 1
+    out = np.full((3, len(edges) - 1), np.nan)
+    of_bin = np.searchsorted(edges, middle[inside], side="right") - 1
+    for k in np.unique(of_bin):
+        own = np.flatnonzero(inside)[of_bin == k]
+        out[:, k] = cuts[own[0]], np.average(middle[own], weights=length[own]), cuts[own[-1] + 1]
+    return out

@@ -59,6 +59,7 @@ _N_DRAWS = 4000
 _PILED = 0.1               # share of piled-up frames above which spectra are wrong
 _CENTRES = np.sqrt(CHANNEL_EDGES[:-1] * CHANNEL_EDGES[1:])
 _CHANNEL_SHARE = np.diff(CHANNEL_EDGES)
+_NO_AREA = "the effective area of the camera is not known"
 
 
 def find_artefacts(events, *, seed=0):
@@ -249,6 +250,8 @@ def _background_flare(seen, rng):
 
     name, what = "background flare", "share of the photons in the flare"
     n = len(seen.time)
+    if not seen.instrument:
+        return name, math.nan, math.nan, what, False, _NO_AREA
     if n < 20:
         return name, math.nan, math.nan, what, False, "fewer than 20 photons"
     n_bins = int(np.clip(2 ** int(math.log2(n / 5)), 8, 64))
@@ -305,7 +308,7 @@ def _background_template(seen):
 def _hard_sources(instrument):
     from .datasets._spectra import transmission, ENERGY
 
-    area = effective_area(instrument or "ACIS-S", _CENTRES)
+    area = effective_area(instrument, _CENTRES)
     yield (power_law := _normalised(area * np.diff(CHANNEL_EDGES) / _CENTRES))
     through = np.interp(_CENTRES, ENERGY, transmission(np.array([10.0]))[0])
     yield _normalised(power_law * through + 1e-5)
@@ -323,6 +326,8 @@ def _hard_background(seen, rng):
     n = len(seen.time)
     hard = int((seen.channel == N_CHANNELS - 1).sum())
     share = hard / n if n else math.nan
+    if not seen.instrument:
+        return name, math.nan, share, what, False, _NO_AREA
     if n < 5:
         return name, math.nan, share, what, False, "fewer than 5 photons"
     # The photons of 4 to 7 keV, as the hardest of sources has them, say how many to expect above.

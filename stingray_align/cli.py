@@ -173,7 +173,7 @@ def main(argv=None):
         except BrokenPipeError:  # the reader, `head` or a pager, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, registry.IORegistryError) as error:
             if args.traceback:
                 raise
             print(f"stingray-align: error: {_reason(error)}", file=sys.stderr)
@@ -185,6 +185,9 @@ def main(argv=None):
 
 def _interpret(args):
     figure = args.figure or Path(f"{_stem(args.file)}-interpretation.png")
+    _figure_format(figure)  # a wrong name is better found before the work than after it
+    if args.table:
+        _table_format(args.table)
     events = _read(args.file, args)
     name = ", ".join(filter(None, (args.file.name, _selected(args))))
     reading = _catalogue(args).interpret(events, k=args.k, llm=_language_model(args), name=name)
@@ -197,6 +200,8 @@ def _interpret(args):
 
 
 def _query(args):
+    if args.table:
+        _table_format(args.table)
     if args.catalogue and scale.is_catalog(args.catalogue):
         if args.target == "texts":
             raise ValueError(f"{args.catalogue} holds no texts; ask without --target")
@@ -205,6 +210,9 @@ def _query(args):
     else:
         found = _catalogue(args).query(args.text, k=args.k, target=args.target, cone=args.cone,
                                        llm=_language_model(args))
+    if not len(found):
+        print("the catalogue has no source there", file=sys.stderr)
+        return 1
     if found.meta.get("understood"):
         print(f"Understood as: {found.meta['understood']}\n")
     shown = [name for name in _SHOWN if name in found.colnames]
@@ -242,13 +250,18 @@ def _embed(args):
     table, done = _started_table(args.output, identity)
     left = [name for name in wanted if name not in done]
     new, bad, saved = [], {}, time.monotonic()
+
+    def read(path):
+        with _warnings_naming(path):
+            return _read(path, args)
+
     try:
         for path, events, reason in tqdm(
-                read_event_files(left, read=lambda path: _read(path, args)),
-                total=len(left), unit="file", disable=None):
+                read_event_files(left, read=read), total=len(left), unit="file", disable=None):
             try:
                 if reason is None:
-                    new.append(_feature_row(str(path), events, model, identity))
+                    with _warnings_naming(path):
+                        new.append(_feature_row(str(path), events, model, identity))
             except (OSError, ValueError) as error:
                 reason = _reason(error)
             if reason is not None:
@@ -336,8 +349,13 @@ def _summarize(args):
         raise ValueError(f"{args.output}: summaries are written as .ecsv or .parquet")
     if args.offline and args.literature:
         raise ValueError("--offline phrases what was measured and reads no literature")
+    if args.offline and args.dry_run:
+        raise ValueError("--dry-run says what a language model will cost; --offline asks none")
     table = QTable.read(args.table)
     table.convert_bytestring_to_unicode()
+    if {"model", "log_counts"} <= set(table.colnames):
+        raise ValueError(f"{args.table} holds feature vectors, which are no facts to write about; "
+                         "give a catalogue, or what `stingray-align interpret --table` writes")
     names, facts = _source_names(table), table
     if args.csc:
         from .datasets.facts import csc_facts
@@ -512,6 +530,8 @@ def _model(args):
 
 def _language_model(args):
     if args.llm is None:
+        if args.llm_url:
+            raise ValueError("--llm-url needs --llm, the name of the language model there")
         return None
     from .text import LocalChat, OpenAIChat
 
@@ -594,7 +614,10 @@ def _started_table(path, identity):
 
 
 def _appended(table, rows, path):
-    new = Table(rows=rows, units={"exposure": "s"})
+    from .autodecoder.readouts import feature_units
+
+    units = {name: unit for name, unit in zip(rows[0], feature_units(rows[0])) if unit}
+    new = Table(rows=rows, units={"exposure": "s"} | units)
     table = new if table is None else vstack([table, new])
     _write_table(table, path)
     return table
@@ -621,13 +644,26 @@ def _write_table(table, path):
     if kind == "fits":  # a header has no room for sentences; ECSV keeps them
         table = table.copy(copy_data=False)
         table.meta.clear()
+        for column in table.itercols():  # nor for units of logarithms
+            if "dex" in str(getattr(column, "unit", None)):
+                column.unit = None
     with atomic_file(path) as temporary:
         table.write(temporary, format=kind, overwrite=True)
 
 
+def _figure_format(path):
+    from matplotlib.figure import Figure
+
+    kind, known = path.suffix[1:] or "png", Figure().canvas.get_supported_filetypes()
+    if kind not in known:
+        raise ValueError(f"the name {path} does not tell the format of a figure; let it end in "
+                         ".png, .pdf or .svg")
+    return kind
+
+
 def _write_figure(figure, path):
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:] or "png", dpi=150)
+        figure.savefig(temporary, format=_figure_format(path), dpi=150)
 
 
 def _reason(error):
@@ -647,6 +683,18 @@ def _warnings_as_lines():
         warnings.filterwarnings("ignore", message="The recommended numba package")
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def _warnings_naming(path):
+    """Let warnings say which file they are about."""
+    show = warnings.showwarning
+    warnings.showwarning = lambda message, *about, **more: show(f"{path}: {message}", *about,
+                                                                **more)
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 # -- arguments ------------------------------------------------------------------------------------
@@ -692,10 +740,10 @@ def _background(text):
 
 class _Cone(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
-        from astropy.coordinates import SkyCoord
+        from .regions import sky_position
 
         try:
-            centre, radius = SkyCoord(values[0], unit=(u.hourangle, u.deg)), _angle(values[1])
+            centre, radius = sky_position(values[0]), _angle(values[1])
         except (ValueError, argparse.ArgumentTypeError) as error:
             parser.error(f"{option_string}: {error}")
         setattr(namespace, self.dest, (centre, radius))

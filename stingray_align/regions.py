@@ -319,7 +319,7 @@ def _aperture(position, radius, region, wcs):
         raise EventDataError("give the radius of the aperture, for example radius=3 * u.arcsec")
     from regions import CircleSkyRegion
 
-    centre = _sky(position)
+    centre = sky_position(position)
     circle = CircleSkyRegion(centre, _angle(radius)).to_pixel(wcs)
     if not np.isfinite([circle.center.x, circle.center.y, circle.radius]).all():
         raise EventDataError(
@@ -327,7 +327,8 @@ def _aperture(position, radius, region, wcs):
     return [circle], []
 
 
-def _sky(position):
+def sky_position(position):
+    """A SkyCoord, of text in degrees or sexagesimal."""
     if isinstance(position, SkyCoord):
         if not position.isscalar:
             raise EventDataError("position must be a single SkyCoord")

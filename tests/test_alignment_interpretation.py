@@ -147,7 +147,19 @@ def test_gaps_count_as_no_exposure():
     facts = measure(photons(phase, exposed=exposed))
     assert facts.exposure == pytest.approx(5e3) and facts.rate == pytest.approx(0.16)
     assert abs(facts.excess_variance) < 4 * facts.excess_variance_error
-    assert facts.n_bins == 32  # of 64, half in the gap
+    assert facts.n_bins == 64  # of equal exposure
+
+
+def test_excess_variance_of_short_snapshots_in_a_long_window():
+    exposed = np.zeros(512)
+    exposed[::16] = 0.4
+    rng = np.random.default_rng(2)
+    phase = rng.choice(np.arange(0, 512, 16), 4000) / 512 + rng.uniform(0, 0.4 / 512, 4000)
+    flat = measure(photons(phase, exposed=exposed))
+    assert flat.n_bins > 16 and abs(flat.excess_variance) < 4 * flat.excess_variance_error
+    bright = (phase < 0.5) | (rng.random(4000) < 0.5)
+    varying = measure(photons(phase[bright], exposed=exposed))
+    assert varying.excess_variance == pytest.approx(1 / 9, rel=0.25)
 
 
 def test_excess_variance_of_steady_and_variable_sources():

@@ -97,3 +97,13 @@ def test_benchmark_finds_what_it_put_in():
     result = sa.evaluate.artefacts(population, progress=False)
     assert result.primary > 0.6 and result.found.mean() < 0.25
     assert "background flare" in str(result)
+
+
+def test_what_needs_the_effective_area_is_not_judged_without_it():
+    hard = np.random.default_rng(1).uniform(3, 8, 300)
+    known = find_artefacts(events(steady(), hard))
+    assert row(known, "hard background")["found"]
+    unknown = find_artefacts(events(steady(), hard, mission="nustar", instr="FPMA"))
+    for name in ("hard background", "background flare"):
+        assert not row(unknown, name)["found"] and np.isnan(row(unknown, name)["p_value"])
+        assert "area" in row(unknown, name)["note"]

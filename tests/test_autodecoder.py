@@ -170,6 +170,7 @@ def test_saved_model_gives_the_same_rates_up_to_half_precision(fitted, tmp_path)
      "promises"),
     (lambda p: write_tensors(p, {"x": np.zeros(1)}, kind="aligner", version=1, about={}),
      "not a stingray-align autodecoder"),
+    (lambda p: p.write_bytes(p.read_bytes()[:-200] + 200 * b"\xff"), "promises"),
 ])
 def test_a_file_that_is_no_model_says_so(fitted, tmp_path, damage, message):
     path = tmp_path / "model.safetensors"

@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
@@ -428,3 +429,69 @@ def test_version_and_entry_point():
     done = subprocess.run([sys.executable, "-m", "stingray_align.cli", "--version"],
                           capture_output=True, text=True, check=True)
     assert done.stdout.strip() == sa.__version__
+
+
+# -- what is refused before the work begins -------------------------------------------------------
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    (["interpret", str(M82), "--figure", "page.xyz"], "format of a figure"),
+    (["interpret", str(M82), "--table", "page.xyz"], "format of a table"),
+    (["query", "pulsations", "--table", "found.xyz"], "format of a table"),
+    (["query", "pulsations", "--llm-url", "http://nowhere"], "--llm-url needs --llm"),
+    (["summarize", "t.ecsv", "-o", "s.ecsv", "--offline", "--dry-run"], "--offline asks none"),
+    (["summarize", "t.ecsv", "-o", "s.ecsv", "--offline"], "ECSV header"),
+    (["summarize", "t", "-o", "s.ecsv", "--offline"], "Format could not be identified"),
+    (["train", "folder", "--sources", "64"], "folder is a directory"),
+    (["train", "m.safetensors", "--sources", "64", "--workers", "0", "--device", "cuda"],
+     "no GPU here"),
+])
+def test_wrong_options_are_one_line(command, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (tmp_path / "folder").mkdir()
+    for name in ("t.ecsv", "t"):
+        (tmp_path / name).write_bytes(b"no table" * 100)
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.strip().count("\n") == 0
+    assert not (tmp_path / "s.ecsv").exists()
+
+
+def test_a_cone_is_in_degrees_unless_sexagesimal(small, capsys):
+    table = sa.AlignedCatalog.load(small["catalogue"][1]).table
+    centre = SkyCoord(table["ra"][7], table["dec"][7], unit="deg")
+    for style in ("decimal", "hmsdms"):
+        where = centre.to_string(style, precision=4)
+        assert main(["query", "pulsations", "--cone", where, "1arcmin",
+                     *small["catalogue"]]) == 0
+        assert str(table["name"][7]) in capsys.readouterr().out
+    assert main(["query", "pulsations", "--cone", "0.001 89.99", "1arcsec",
+                 *small["catalogue"]]) == 1
+    assert "no source there" in capsys.readouterr().err
+
+
+def test_features_have_units_and_are_no_facts(small, sources, capsys):
+    assert main(["embed", sources[0], "-o", "f.ecsv", *small["model"]]) == 0
+    table = Table.read("f.ecsv")
+    assert str(table["period"].unit) == "dex(s)" and str(table["exposure"].unit) == "s"
+    assert main(["summarize", "f.ecsv", "-o", "s.ecsv", "--offline"]) == 2
+    assert "feature vectors" in capsys.readouterr().err
+
+
+def test_warnings_about_many_files_name_them(small, sources, capsys, tmp_path):
+    events = sa.EventList.read(sources[0])
+    events.mission, events.instr = "nustar", "FPMA"
+    events.write(tmp_path / "other.ecsv")
+    assert main(["embed", *sources, "other.ecsv", "-o", "f.ecsv", *small["model"]]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "domain shift" in line]
+    assert len(lines) == 1 and "other.ecsv: domain shift: the model does not know" in lines[0]
+
+
+def test_a_catalogue_and_another_autodecoder_are_refused(small, sources, capsys, tmp_path):
+    other = sa.PoissonAutodecoder.load(small["model"][1])
+    other.networks_["describer"].outputs.bias.data += 1
+    other.save(tmp_path / "other.safetensors")
+    assert main(["interpret", sources[0], *small["catalogue"][:2],
+                 "--model", "other.safetensors"]) == 2
+    assert "made with another autodecoder" in capsys.readouterr().err
+    assert main(["interpret", sources[0], *small["catalogue"]]) == 0

@@ -107,3 +107,32 @@ def test_refuses_what_is_not_there(flaring):
     steady = source(np.linspace(1, 2e4 - 1, 120))
     with pytest.raises(ValueError, match="no significant period|no flare"):
         steady.edit(remove="flare")
+
+
+def pulses(period, seed=0):
+    rng = np.random.default_rng(seed)
+    inside = (rng.normal(0, 0.05, 2000) + rng.integers(0, int(2e4 / period), 2000)) * period
+    return source(np.concatenate([rng.uniform(0, 2e4, 1000), inside % 2e4]))
+
+
+@pytest.mark.parametrize("period", [400, 70, 45])
+def test_the_right_period_is_removed(period):
+    pulsed = pulses(period)
+    edited = pulsed.edit(remove="period")
+    assert edited.changes[0].startswith("period of")
+    assert float(edited.changes[0].split()[2]) == pytest.approx(period, rel=1e-3)
+    scatter = [e._rates.sum(axis=1).std() / e._rates.sum(axis=1).mean() for e in (pulsed, edited)]
+    assert scatter[1] < 0.25 * scatter[0]
+
+
+def test_a_flare_is_no_period(flaring):
+    with pytest.raises(ValueError, match="no significant period"):
+        flaring.edit(remove="period")
+    with pytest.raises(ValueError, match="reach|shows periods from"):
+        pulses(14).edit(remove="period")
+
+
+@pytest.mark.parametrize(("n_h", "message"), [(np.nan, "finite"), (-100, "take away less")])
+def test_columns_that_make_no_sense(flaring, n_h, message):
+    with pytest.raises(ValueError, match=message):
+        flaring.edit(n_h=n_h)

@@ -316,7 +316,7 @@ def test_unsorted_times_give_the_same_embedding(events, embedding):
 
 
 @pytest.mark.parametrize("mission, instr, message", [
-    ("xmm", "EPN", "EPIC-pn"), ("nustar", "FPMA", "unknown"), (None, None, "unknown")])
+    ("xmm", "EPN", "EPIC-pn"), ("nustar", "FPMA", "not know"), (None, None, "not know")])
 def test_other_instruments_are_accepted_with_a_warning(mission, instr, message):
     ev = sa.EventList([1.0, 200.0], energy=[1.0, 2.0], gti=[[0, 1e3]], mission=mission,
                       instr=instr)
@@ -357,3 +357,91 @@ def test_any_valid_list_gives_finite_numbers(data):
     times = np.linspace(emb.start, emb.stop, 5)
     low, high = emb.rate_interval(times, n_draws=50)
     assert (low >= 0).all() and (high >= low).all() and np.isfinite(high.value).all()
+
+
+def test_spectrum_and_rates_in_ranges_are_those_of_the_posterior():
+    population = sa.datasets.simulate_population(
+        12, seed=77, counts=(300, 3000), classes="supersoft source", instruments="ACIS-S")
+    for one in sa.embed(population.event_lists):
+        middle = [(one.start + one.stop) / 2]
+        for band in ((0.5, 1.2), (1.2, 2), (2, 7)):
+            lower, upper = one.rate_interval(middle, 0.95, energy_range=band)
+            assert lower[0] < one.rate(middle, energy_range=band)[0] < upper[0]
+        counts = one.spectrum().flux.value * np.diff(CHANNEL_EDGES)
+        assert_allclose(counts.sum(), one.n_photons + 0.5, rtol=1e-4)
+
+
+def test_draws_and_light_curves_keep_time_zero_mission_and_background(events):
+    from stingray_align.photons import BACKGROUND_ATTRIBUTES
+
+    other = events.apply_mask(np.ones(len(events), bool))
+    other.mjdref = 50814.0
+    for name, rate in zip(BACKGROUND_ATTRIBUTES, (1e-3, 1e-3, 5e-3, 1e-3)):
+        setattr(other, name, rate)
+    one = other.embed()
+    drawn = one.simulate(seed=2)
+    assert drawn.mjdref == 50814.0 and drawn.mission == "chandra"
+    assert drawn.background_hard == pytest.approx(5e-3, rel=1e-5)
+    assert drawn.embed().mjdref == one.edit(n_h=0.1).mjdref == 50814.0
+    assert one.to_lightcurve(1000).mjdref == 50814.0
+    assert sa.embed([other])[0].mjdref == 50814.0
+    assert sa.evaluate.rivals.constant(other).to_lightcurve(1000).mjdref == 50814.0
+
+
+def test_fine_light_curves_are_those_of_coarse_ones(embedding):
+    fine, coarse = embedding.to_lightcurve(2), embedding.to_lightcurve(2000)
+    assert_allclose(fine.counts.reshape(10, -1).sum(axis=1), coarse.counts, rtol=1e-9)
+    assert np.isfinite(fine.counts_err).all() and len(fine.counts_err) == 10_000
+
+
+def test_units_are_converted_and_energies_out_of_band_are_named():
+    times, kev = np.linspace(1, 9e3, 200), np.linspace(0.6, 7, 200)
+    plain = make(times, kev, [[0, 1e4]])
+    with_units = sa.EventList(times, energy=1000 * kev * u.eV, gti=[[0, 10]] * u.ks,
+                              mission="chandra", instr="ACIS")
+    assert_array_equal(with_units.embed().vector, plain.embed().vector)
+    with pytest.warns(EventDataWarning, match="none of the 200 events lies in 0.5-8 keV"):
+        assert make(times, 1000 * kev, [[0, 1e4]]).embed().n_photons == 0
+
+
+def test_a_background_of_zero_is_known_and_a_negative_one_refused():
+    from stingray_align.photons import BACKGROUND_ATTRIBUTES
+
+    rng = np.random.default_rng(0)
+    events = make(np.sort(rng.uniform(0, 1e4, 20_000)), rng.gamma(2, 0.6, 20_000) + 0.5,
+                  [[0, 1e4]])
+    unknown = events.embed().hardness(0.95)
+    for name in BACKGROUND_ATTRIBUTES:
+        setattr(events, name, 0.0)
+    known = events.embed().hardness(0.95)
+    assert known[2] - known[1] < unknown[2] - unknown[1]
+    events.background_hard = -1e-3
+    with pytest.raises(EventDataError, match="negative"):
+        events.embed()
+
+
+def test_times_of_any_shape_and_no_time_at_all(embedding):
+    times = embedding.start + np.array([[10.0, 20.0, 30.0], [1e3, 2e3, 3e3]])
+    lower, upper = embedding.rate_interval(times)
+    assert lower.shape == upper.shape == embedding.rate(times).shape == (2, 3)
+    assert_allclose(lower[1], embedding.rate_interval(times[1])[0])
+    assert embedding.rate_interval([])[0].shape == embedding.rate([]).shape == (0,)
+    with pytest.raises(ValueError, match="times must lie"):
+        embedding.rate([np.nan])
+
+
+def test_data_points_are_drawn_where_there_was_exposure():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rng = np.random.default_rng(5)
+    gti = np.array([[5e3 * k, 5e3 * k + 400] for k in range(11)])
+    times = rng.choice(gti[:, 0], 4000) + rng.uniform(0, 400, 4000)
+    ax = make(np.sort(times), rng.uniform(0.6, 6, 4000), gti).embed().plot(plt.figure().gca())
+    (line, _, _), = [c.lines for c in ax.containers]
+    seconds = 1000 * line.get_xdata()
+    assert len(seconds) > 25
+    assert all(((gti[:, 0] <= second) & (second <= gti[:, 1])).any() for second in seconds)
+    plt.close("all")

@@ -58,7 +58,8 @@ def test_unknown_truths_are_left_out_and_labels_told_apart():
 
 @pytest.mark.parametrize("change, message", [
     ({"truth": np.zeros(3)}, "truth has shape"), ({"lower": np.zeros((1, 9))}, "lower has shape"),
-    ({"upper": np.full((2, 9), np.nan)}, "nan"), ({"labels": ["a"]}, "labels has shape")])
+    ({"upper": np.full((2, 9), np.nan)}, "nan"), ({"labels": ["a"]}, "labels has shape"),
+    ({"upper": np.full((2, 9), -2.0)}, "lower end above")])
 def test_calibration_says_what_is_wrong(change, message):
     given = {"truth": np.zeros(9), "lower": -np.ones((2, 9)), "upper": np.ones((2, 9)),
              "counts": np.arange(9), "labels": None} | change

@@ -31,8 +31,9 @@ class Measured:
         (H - S)/(H + S) of the counts in 2-7 and 0.5-2 keV with 68 % Beta interval (Jeffreys
         prior), background included; NaN without photons.
     excess_variance, excess_variance_error : float
-        Normalised excess variance of the binned light curve (`stingray.utils.excess_variance`,
-        Vaughan et al. 2003) and its error; NaN where it cannot be measured.
+        Normalised excess variance of the light curve in bins of equal exposure
+        (`stingray.utils.excess_variance`, Vaughan et al. 2003) and its error; NaN where it cannot
+        be measured.
     n_bins : int
         Bins of that light curve.
     detectable_rms : float
@@ -98,22 +99,24 @@ def _variability(photons, counts):
     nothing = (math.nan, math.nan, 0, math.nan)
     if counts < FEWEST_FOR_VARIABILITY:
         return nothing
-    # A bin of five photons is enough, since the noise is taken from the mean and not from the bin.
-    wanted = int(np.clip(2 ** int(math.log2(counts / 5)), 8, 64))
-    in_bin, exposed = (x[0] for x in photons.rebinned(wanted))
-    good = exposed > 0.5
-    n_bins, total = int(good.sum()), int(in_bin[good].sum())
-    if n_bins < 4 or total < FEWEST_FOR_VARIABILITY:
-        return nothing
     from stingray import Lightcurve
     from stingray.utils import excess_variance
 
-    exposed = exposed[good]
-    mean = total / exposed.sum()  # photons of a fully exposed bin
-    dt = float(photons.duration[0]) / wanted
-    curve = Lightcurve((np.flatnonzero(good) + 0.5) * dt, in_bin[good] / exposed,
-                       err=np.sqrt(mean / exposed), dt=dt,
-                       gti=[[0, wanted * dt]], skip_checks=True)
+    # A bin of five photons is enough, since the noise is taken from the mean and not from the bin.
+    wanted = int(np.clip(2 ** int(math.log2(counts / 5)), 8, 64))
+    # In bins of equal exposure, so that gaps cost none.
+    of_each = photons.exposed[0].astype(float)
+    passed = np.cumsum(of_each) - of_each / 2
+    place = np.minimum((passed / of_each.sum() * wanted).astype(int), wanted - 1)
+    exposed = np.bincount(place, of_each, wanted) * wanted / of_each.sum()
+    in_bin = np.bincount(place[photons.time_bin], minlength=wanted)
+    good = exposed > 0.5
+    n_bins, exposed, in_bin = int(good.sum()), exposed[good], in_bin[good]
+    mean = in_bin.sum() / exposed.sum()  # photons of a bin of the usual exposure
+    dt = float(photons.exposure[0]) / wanted
+    curve = Lightcurve((np.arange(n_bins) + 0.5) * dt, in_bin / exposed,
+                       err=np.sqrt(mean / exposed), dt=dt, gti=[[0, n_bins * dt]],
+                       skip_checks=True)
     with np.errstate(invalid="ignore", divide="ignore"):  # an excess below zero has no root
         value, error = (float(x) for x in excess_variance(curve, normalization="norm_xs"))
     noise = math.sqrt(2 / n_bins) * float(np.mean(1 / exposed)) / mean

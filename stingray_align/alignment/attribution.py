@@ -69,7 +69,8 @@ def sentence_attribution(catalogue, own, texts):
                 shortened.append(Summary(rest, text.slots, text.provenance))
         if text.slots:
             parts.append((rank, "facts: " + ", ".join(
-                key if value is True else f"not {key}" if value is False else f"{key} {value}"
+                key if value is True else f"not {key}" if value is False else
+                f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
                 for key, value in text.slots.items() if value is not None)))
             shortened.append(Summary(text.text, {}, text.provenance))
     rows = []

@@ -70,6 +70,9 @@ class AlignedCatalog:
         ``counts``, shape (m,), for novelty, and ``stretch``, shape (n_parameters, 3), for the
         intervals of `PARAMETERS`. Without, the catalogue's own sources are used, each left out
         in turn.
+    autodecoder : str, optional
+        `PoissonAutodecoder.fingerprint` of the model that made the vectors: embeddings of another
+        one are then refused.
 
     Attributes
     ----------
@@ -86,7 +89,7 @@ class AlignedCatalog:
 
     def __init__(self, *, aligner, table, source_vectors, texts=(), text_vectors=None,
                  text_sources=None, model=None, encoder=None, temperature=None, classifier=None,
-                 held_out=None):
+                 held_out=None, autodecoder=None):
         n = len(table)
         if n == 0:
             raise ValueError("a catalogue needs at least one source")
@@ -111,7 +114,7 @@ class AlignedCatalog:
         self.aligner, self.table = aligner, table
         self.source_vectors, self.text_vectors = source_vectors, text_vectors
         self.texts, self.text_sources = texts, text_sources
-        self._model, self._encoder = model, encoder
+        self._model, self._encoder, self._autodecoder = model, encoder, autodecoder
         self._plane = None
         self._class = np.zeros(n, dtype=int)
         self.classes = ()
@@ -190,8 +193,12 @@ class AlignedCatalog:
         photons = event_lists
         if not isinstance(photons, Photons):
             photons = Photons.from_events(event_lists)
-        aligner = Aligner.pretrained() if aligner is None else aligner
         model = PoissonAutodecoder.pretrained() if model is None else model
+        if aligner is None:
+            if model.fingerprint != PoissonAutodecoder.pretrained().fingerprint:
+                raise ModelFileError("the bundled aligner belongs to the bundled autodecoder; give "
+                                     "an aligner that was fitted to vectors of this model")
+            aligner = Aligner.pretrained()
         vectors = aligner.transform_events(embed_vectors(photons, model),
                                            feature_names=feature_names(model.n_latent))
         texts, text_sources = [], []
@@ -210,7 +217,7 @@ class AlignedCatalog:
             projected = aligner.transform_texts(text_vectors(texts, encoder))
         return cls(aligner=aligner, table=_fill_table(table, photons), source_vectors=vectors,
                    texts=texts, text_vectors=projected, text_sources=text_sources, model=model,
-                   encoder=encoder)
+                   encoder=encoder, autodecoder=model.fingerprint)
 
     def calibrate(self, vectors, classes, *, table=None):
         """Choose the temperature of the neighbours' vote on sources that are not in the catalogue.
@@ -490,14 +497,29 @@ class AlignedCatalog:
         Returns
         -------
         Embedding
+
+        Raises
+        ------
+        ModelFileError
+            If the catalogue is known to be made with another autodecoder.
         """
         if hasattr(what, "vector") and hasattr(what, "feature_names"):
+            self._check_autodecoder(getattr(what, "model", None))
             return what
         if isinstance(what, (str, Summary, list, tuple)):
             raise TypeError(f"one event list or embedding is needed, not {type(what).__name__}")
         from ..autodecoder import embed
 
-        return embed(what, self._model)
+        embedding = embed(what, self._model)
+        self._check_autodecoder(embedding.model)
+        return embedding
+
+    def _check_autodecoder(self, model):
+        # Vectors of two trainings have the same names and other meanings.
+        if None not in (self._autodecoder, model) and model.fingerprint != self._autodecoder:
+            raise ModelFileError("the catalogue was made with another autodecoder, whose vectors "
+                                 "mean something else: give that one (model=..., --model), or "
+                                 "make a catalogue with this one")
 
     def project(self, what):
         """Shared vector of words or photons.
@@ -669,7 +691,7 @@ class AlignedCatalog:
             Gets ``aligner.safetensors``, ``vectors.safetensors``, ``sources.ecsv.gz`` and
             ``texts.json.gz``. Neither the autodecoder nor the text encoder is stored.
         """
-        about = {"temperature": self.temperature}
+        about = {"temperature": self.temperature, "autodecoder": self._autodecoder}
         tensors = {"sources": self.source_vectors, "texts": self.text_vectors,
                    "text_sources": self.text_sources, "classifier": self.classifier}
         if self._held_out is not None:
@@ -721,7 +743,8 @@ class AlignedCatalog:
                 aligner=aligner, table=table, source_vectors=tensors["sources"],
                 texts=[Summary(*entry) for entry in texts], text_vectors=tensors["texts"],
                 text_sources=tensors["text_sources"], model=model, encoder=encoder,
-                temperature=about["temperature"], classifier=tensors["classifier"], held_out={
+                temperature=about["temperature"], classifier=tensors["classifier"],
+                autodecoder=about.get("autodecoder"), held_out={
                     name.removeprefix("held_out_"): values for name, values in tensors.items()
                     if name.startswith("held_out_")} or None,
             )

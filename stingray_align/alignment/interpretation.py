@@ -334,7 +334,11 @@ def interpret(catalogue, what, *, k, llm, name):
     if llm is not None:
         from .grounded import grounded_paragraph
 
-        paragraph, note = grounded_paragraph(llm, _facts_in_words(measured), list(texts["text"]))
+        try:
+            paragraph, note = grounded_paragraph(llm, _facts_in_words(measured),
+                                                 list(texts["text"]))
+        except Exception as error:  # whatever a backend may raise: the rest does not need it
+            note = f"There is no paragraph, since the language model failed: {error}"
     return Interpretation(paragraph=paragraph, paragraph_note=note, **reading)
 
 
@@ -403,12 +407,12 @@ def _caveats(measured, catalogue):
                "hold. Fit the spectrum itself.")
     if math.isfinite(measured.detectable_rms):
         yield (f"Variability below a fractional rms of about {measured.detectable_rms:.2f} on "
-               f"scales of {_seconds(measured.duration / 64)} and more would not have shown.")
+               f"scales of {_seconds(measured.exposure / 64)} and more would not have shown.")
     elif 0 < counts:
-        yield (f"Below {FEWEST_FOR_VARIABILITY} photons in well exposed bins no excess variance "
-               "is measured; a steady source and a variable one look alike.")
-    yield (f"Nothing faster than {_seconds(measured.duration / 512)} (512 bins of the window) is "
-           "seen: pulsations need a periodogram of the events.")
+        yield (f"Below {FEWEST_FOR_VARIABILITY} photons no excess variance is measured; a steady "
+               "source and a variable one look alike.")
+    yield (f"No period below {_seconds(measured.duration / 1600)} (1600 cycles per window) is "
+           "seen: faster pulsations need a periodogram of the events.")
     if measured.background is None:
         yield ("The background is not known, so a faint source may in part be background; give an "
                "annulus to measure it.")

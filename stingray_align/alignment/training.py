@@ -138,7 +138,8 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
         source_vectors=aligner.transform_events(archetypes["full"]),
         texts=archetypes["summaries"],
         text_vectors=aligner.transform_texts(archetypes["texts"][:, 0]),
-        text_sources=np.arange(n_archetypes), model=model, encoder=encoder)
+        text_sources=np.arange(n_archetypes), model=model, encoder=encoder,
+        autodecoder=model.fingerprint)
 
     held_out = {
         stage: maker.stage(stage, n_validation, counts=counts, keep=("truth", "summaries"),

@@ -192,11 +192,10 @@ def _warn_of_shift(photons):
     for name in sorted(set(photons.instrument)):
         if name.startswith("ACIS"):
             continue
-        reason = ("its effective area is not known to the model, which takes it for ACIS-S"
-                  if name == "" else
-                  "the model knows its effective area only as a coarse published curve")
-        warnings.warn(f"domain shift: the instrument is {name or 'unknown'}, not Chandra ACIS: "
-                      f"{reason}; colours and spectral parameters may be biased",
+        reason = (f"the instrument is {name}, not Chandra ACIS: the model knows its effective area "
+                  "only as a coarse published curve" if name else
+                  "the model does not know the instrument, whose area it takes for that of ACIS-S")
+        warnings.warn(f"domain shift: {reason}; colours and spectral parameters may be biased",
                       DomainShiftWarning, stacklevel=3)
     low, high = TRAINED_DURATIONS
     for duration in photons.duration[(photons.duration < low) | (photons.duration > high)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -251,6 +252,21 @@ class PoissonAutodecoder:
             If no bundled model has that name.
         """
         return _bundled(name or "autodecoder")
+
+    @property
+    def fingerprint(self):
+        """SHA-256 of the weights behind the feature vectors: equal if these can be compared."""
+        self._require_fitted()
+        if self._fingerprint is None or self._fingerprint[0] is not self.networks_:
+            digest = hashlib.sha256()
+            for name, tensor in self.networks_.state_dict().items():
+                if name.split(".")[0] in ("decoder", "first_pass", "mixture", "describer"):
+                    digest.update(name.encode())
+                    digest.update(tensor.half().cpu().contiguous().numpy().tobytes())
+            self._fingerprint = self.networks_, digest.hexdigest()
+        return self._fingerprint[1]
+
+    _fingerprint = None
 
     def _require_fitted(self):
         if not hasattr(self, "networks_"):

@@ -529,12 +529,18 @@ class Phase:
     weight_decay: float = 1e-4
 
 
-def fit_model(model, sources, checkpoint, progress, device):
-    """Train a model; see `PoissonAutodecoder.fit`."""
+def fit_model(model, sources, checkpoint, progress, device, path=None):
+    """Train a model; see `PoissonAutodecoder.fit`.
+
+    With ``path`` it is saved there, before the checkpoint is deleted.
+    """
     from .latents import train_decoder
     from .model import one_thread
 
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={str(device)!r} is asked for, and torch finds no GPU here; leave "
+                         "it out to use the CPU")
     if not model.encoder:
         if isinstance(sources, SimulatedStream):
             raise ValueError("a model without encoder has a latent for each source, so it needs a "
@@ -589,12 +595,15 @@ def fit_model(model, sources, checkpoint, progress, device):
                 if run.step % EVERY == 0 or run.step in run.ends:
                     run.report(bar)
                     run.write()
-        if checkpoint is not None and _rank() == 0:
-            Path(checkpoint).unlink(missing_ok=True)
-            rmtree(_prepared_directory(checkpoint), ignore_errors=True)
     run.networks.load_state_dict(run.average)
     model.networks_ = run.networks.cpu().eval()
     model.curve_, model.training_ = run.curve, source.about
+    if int(os.environ.get("RANK", 0)) == 0:
+        if path is not None:
+            model.save(path)
+        if checkpoint is not None:
+            Path(checkpoint).unlink(missing_ok=True)
+            rmtree(_prepared_directory(checkpoint), ignore_errors=True)
 
 
 class _Run:
@@ -841,18 +850,19 @@ def train(path, *, n_sources=614_400, seed=0, n_steps=20_000, n_refinement_steps
     from .model import PoissonAutodecoder
 
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; name the file to write")
     stream = SimulatedStream(path.with_suffix(".stream"), seed, max(1, n_sources // 512),
                              n_workers=n_workers)
     begin = time.monotonic()
     model = PoissonAutodecoder(n_steps=n_steps, n_refinement_steps=n_refinement_steps,
                                n_posterior_steps=n_posterior_steps, seed=seed)
     try:
-        model.fit(stream, checkpoint=path.with_suffix(".checkpoint.safetensors"),
-                  progress=progress, device=device)
+        fit_model(model, stream, path.with_suffix(".checkpoint.safetensors"), progress, device,
+                  path)
     finally:
         stream.close()
     if int(os.environ.get("RANK", 0)) == 0:
-        model.save(path)
         stream.delete()
         if progress:
             print(f"wrote {path} after {(time.monotonic() - begin) / 60:.0f} minutes of training")

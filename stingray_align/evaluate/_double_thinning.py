@@ -148,7 +148,8 @@ class DoubleThinningResult(Report):
                 f"{self.counts.max()} photons, {self.n_splits} splits")
 
     notes = ("tau^2: squared error of the predicted share of photons in time windows over the "
-             "posterior variance; 1 if the posterior is calibrated, above if it is too narrow. "
+             "posterior variance; 1 if the posterior is calibrated, above if it is too narrow; "
+             "the noise of the photons is taken off, so that few sources can give less than zero. "
              "Errors: bootstrap over sources.",)
 
     def tau2(self, name=None, *, where=None):
