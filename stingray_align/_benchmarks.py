@@ -312,7 +312,7 @@ def interpretation(model, catalogue, options):
         population = options.population(counts, summaries=0)
         draws = draw_vectors(population.photons, 16, model, seed=options.seed)
         projected = [catalogue.aligner.transform_events(own) for own in draws]
-        inferred = model.quantiles(population.photons, [0.5])
+        inferred = model.quantiles(population.photons, [0.5]) if model.encoder else {}
         results[f"{counts} counts"] = sa.evaluate.interpretation(
             catalogue, projected, population.truth, seed=options.seed,
             inferred={name: found[:, 0] for name, found in inferred.items() if found.ndim == 2})

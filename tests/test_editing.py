@@ -96,6 +96,14 @@ def test_it_is_a_rate_estimate(flaring):
     assert edited.draws(3).shape == (3, len(edited.feature_names))
     assert edited.simulate(seed=1).n > 100
     edited.plot().figure.canvas.draw()
+    given = dict(zip(edited.parameters()["parameter"], edited.parameters()["value"]))
+    assert given["hardness"] == pytest.approx(flaring.hardness()[0], abs=0.2)
+    assert given["fractional_variability"] < 0.5 < flaring.fractional_variability()[0]
+
+
+def test_it_can_be_interpreted(flaring):
+    reading = sa.AlignedCatalog.pretrained().interpret(flaring.edit(remove="flare"))
+    assert "Inferred from the photons" in str(reading)
 
 
 def test_refuses_what_is_not_there(flaring):

@@ -232,6 +232,13 @@ class EditedEmbedding(RateEstimate):
         photons = self._realised(_REALISATIONS, self._seed)
         return embed_vectors(photons, self.model).mean(axis=0)
 
+    def parameters(self, level=0.68):
+        """`Embedding.parameters` of the realisation in `photons`."""
+        from .embedding import Embedding, embed_vectors
+
+        vector = embed_vectors(self.photons, self.model)[0]
+        return Embedding(self.model, self.photons, self.gti, vector).parameters(level)
+
     def draws(self, n=32, seed=0):
         """Feature vectors drawn from the posterior, each of a realisation of its own.
 
