@@ -106,6 +106,20 @@ def test_what_a_model_does_not_give_is_not_tested(faint):
     assert set(results) == {"hardness ratio"}
 
 
+def test_a_posterior_that_says_constant_holds_a_constant_light_curve(faint):
+    class Constant(Measured):
+        def quantiles(self, photons, probabilities):
+            # Nine in ten that there is none, as single precision says it.
+            low = np.full((len(photons), len(probabilities)), 1e-3, np.float32)
+            return {"fractional_variability": np.where(probabilities > 0.9, np.float32(0.2), low)}
+
+    result = evaluate.autodecoder_calibration(faint, Constant(faint), rivals=False,
+                                              progress=False)["log fractional variability"]
+    constant = np.flatnonzero(faint.truth["fractional_variability"] < 0.03)
+    # Of the nine tenths, 0.16 to 0.84 lie in the 68 % interval.
+    assert result.coverage_of("ours", constant)[0.68].value == pytest.approx(0.68 / 0.9, abs=0.01)
+
+
 def test_parameters_are_tested_on_sources_that_have_them_beside_the_population(faint):
     class Knowing(Measured):
         def quantiles(self, photons, probabilities):

@@ -113,7 +113,8 @@ def _relative(values, mean):
 
 
 def _dex_above(least):
-    return lambda values, mean: np.log10(np.maximum(values, least))
+    # In double precision, or what is cut at the least value would be no tie with a truth that is.
+    return lambda values, mean: np.log10(np.maximum(np.asarray(values, dtype=float), least))
 
 
 #: Key of the quantiles to the name of the quantity and the scale that it is scored on.
