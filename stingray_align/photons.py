@@ -335,7 +335,7 @@ def _comb(steps, frame):
     return frame if len(some) >= 6 else None
 
 
-#: Least counts of a known background: zeros say that it is not known.
+#: Counts of a background that is known to be zero: zeros say that it is not known.
 _KNOWN = 1e-6
 
 
@@ -370,8 +370,9 @@ def reduce_events(events):
                       f"one without photons. Their energies are {energy.min():.4g} to "
                       f"{energy.max():.4g} keV: check the unit", EventDataWarning, stacklevel=3)
     rates = background_rates(events)
-    background = (np.zeros(len(BACKGROUND_ATTRIBUTES)) if rates is None
-                  else np.maximum(rates * exposure, _KNOWN))
+    background = np.zeros(len(BACKGROUND_ATTRIBUTES)) if rates is None else rates * exposure
+    if rates is not None and not background.any():
+        background[:] = _KNOWN
     photons = Photons(
         offsets=np.array([0, in_band.sum()]), phase=phase,
         channel=channel[in_band].astype(np.uint8), start=np.array([start], dtype=float),

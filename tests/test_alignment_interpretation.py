@@ -54,6 +54,7 @@ class FakeEmbedding:
         self.vector, self.photons, self.spread = np.asarray(vector, np.float32), photons, spread
         self.name = "decoded rate"
         self.bin_edges = photons.start[0] + np.linspace(0, photons.duration[0], 513)
+        self.gti = self.bin_edges[None, [0, -1]]
         self._rate = max(1, int(photons.n_photons[0])) / float(photons.exposure[0])
 
     def draws(self, n=32, seed=0):

@@ -174,9 +174,13 @@ def test_quantiles_end_where_photons_would_have_been_seen():
     rate = draws.rate_quantiles(batch, refined, [0.5, 0.9])
     cells = fine_counts(batch.photons).reshape(3, 128, 32).amax(dim=2)
     mean = (batch.n_photons + 0.5) / (batch.exposed.mean(dim=1) * 4096)
-    highest = (cells + draws.MORE_PHOTONS) / mean[:, None] * (
+    exposed = batch.exposed.reshape(3, 128, 4).mean(dim=2)
+    highest = (cells + draws.MORE_PHOTONS) / (mean[:, None] * exposed.clamp(min=1e-6)) * (
         (batch.n_photons + 0.5) / batch.exposure)[:, None]
     assert_allclose(rate[:, ::4], highest[:, :, None].expand(-1, -1, 2), rtol=1e-4)
+    # Where nothing was exposed, there is no such end.
+    assert (exposed == 0).any()
+    assert (rate[:, ::4][exposed == 0] > 1e4 * rate[:, ::4][exposed > 0.5].max()).all()
 
 
 def test_draws_have_the_ranks_of_the_latents_draws(monkeypatch):

@@ -276,7 +276,7 @@ class PoissonAutodecoder:
     @property
     def knows_parameters(self):
         """Whether it learned physical parameters: from simulated sources, whose truth is known."""
-        return self.encoder and self.training_.get("population") == "simulated"
+        return self.encoder and getattr(self, "training_", {}).get("population") == "simulated"
 
     # -- passes --------------------------------------------------------------------------------
 
