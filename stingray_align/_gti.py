@@ -9,7 +9,8 @@ from stingray.gti import cross_two_gtis
 
 from .errors import EventDataError, EventDataWarning
 
-__all__ = ["as_floats", "tidy_gti", "in_gti", "length", "intersect", "runs", "warn_dropped"]
+__all__ = ["as_floats", "tidy_gti", "in_gti", "length", "intersect", "pieces", "runs",
+           "warn_dropped"]
 
 
 def warn_dropped(bad, why, stacklevel=3):
@@ -50,6 +51,14 @@ def in_gti(times, gti):
     """Which times lie inside tidy intervals, edges included."""
     index = np.searchsorted(gti[:, 0], times, side="right") - 1
     return (index >= 0) & (times <= gti[np.maximum(index, 0), 1])
+
+
+def pieces(gti, edges):
+    """Begins and ends (n,) of what tidy intervals are cut into at some edges."""
+    cuts = np.unique(np.concatenate([edges, gti.ravel()]))
+    middle = (cuts[1:] + cuts[:-1]) / 2
+    inside = np.searchsorted(gti.ravel(), middle, side="right") % 2 == 1
+    return cuts[:-1][inside], cuts[1:][inside]
 
 
 def length(gti):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._gti import runs
+from ._gti import pieces, runs
 
 __all__ = ["plot_rate"]
 
@@ -67,12 +67,11 @@ def plot_rate(estimate, ax=None, n_bins=None):
 
 def _exposed_part(gti, edges):
     """Begin, mean and end of the exposed time of each bin, nan where there is none: (3, n_bins)."""
-    cuts = np.unique(np.concatenate([edges, gti.ravel()]))
-    middle, length = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts)
-    inside = np.searchsorted(gti.ravel(), middle, side="right") % 2 == 1
+    low, high = pieces(gti, edges)
     out = np.full((3, len(edges) - 1), np.nan)
-    of_bin = np.searchsorted(edges, middle[inside], side="right") - 1
+    of_bin = np.searchsorted(edges, (low + high) / 2, side="right") - 1
     for k in np.unique(of_bin):
-        own = np.flatnonzero(inside)[of_bin == k]
-        out[:, k] = cuts[own[0]], np.average(middle[own], weights=length[own]), cuts[own[-1] + 1]
+        own = of_bin == k
+        middle = np.average((low + high)[own] / 2, weights=(high - low)[own])
+        out[:, k] = low[own][0], middle, high[own][-1]
     return out

@@ -5,7 +5,6 @@ command cannot run (one line on standard error says why), 130 when interrupted.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -246,7 +245,7 @@ def _embed(args):
     _table_format(args.output)  # a wrong name is better found before the work than after it
     wanted = list(dict.fromkeys(map(str, _event_files(args.files))))
     model = _model(args)
-    identity = _model_identity(args)
+    identity = model.fingerprint[:12]  # what the rows of a table state about the model
     table, done = _started_table(args.output, identity)
     left = [name for name in wanted if name not in done]
     new, bad, saved = [], {}, time.monotonic()
@@ -576,13 +575,6 @@ def _papers(args, table, names):
         raise ValueError(f"{args.table} has no column 'name': give --radius to ask by ra and dec")
     return gather_literature(sources, radius=args.radius, cache=args.literature,
                              n_tokens=max(1000, args.max_input_tokens - _PROMPT_TOKENS))
-
-
-def _model_identity(args):
-    """What the rows of a table state about the model that made them."""
-    path = args.model or BUNDLED / "autodecoder.safetensors"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _catalogue(args):

@@ -14,7 +14,7 @@ import warnings
 
 import numpy as np
 
-from ._gti import as_floats
+from ._gti import as_floats, pieces
 from .errors import EventDataError
 from .instruments import INSTRUMENTS
 from .photons import BACKGROUND_ATTRIBUTES, CHANNEL_EDGES, exposure_in_bins, reduce_events
@@ -263,11 +263,8 @@ class RateEstimate:
 
         rng = np.random.default_rng(seed)
         # Every GTI is cut at the time bins, so that each piece has one rate.
-        cuts = np.unique(np.concatenate([self.bin_edges, self.gti.ravel()]))
-        middle = (cuts[1:] + cuts[:-1]) / 2
-        inside = np.searchsorted(self.gti.ravel(), middle, side="right") % 2 == 1
-        low, high = cuts[:-1][inside], cuts[1:][inside]
-        expected = self._rates[self._bins_of(middle[inside])] * (high - low)[:, None]
+        low, high = pieces(self.gti, self.bin_edges)
+        expected = self._rates[self._bins_of((low + high) / 2)] * (high - low)[:, None]
         counts = rng.poisson(expected)
         piece, channel = (np.repeat(index, counts.ravel()) for index in
                           np.divmod(np.arange(counts.size), counts.shape[1]))

@@ -151,6 +151,13 @@ def test_gaps_count_as_no_exposure():
     assert facts.n_bins == 64  # of equal exposure
 
 
+def test_no_excess_variance_of_a_single_snapshot():
+    exposed = np.zeros(512)
+    exposed[100] = 1
+    facts = measure(photons((100 + np.linspace(0, 1, 500)) / 512, exposed=exposed))
+    assert facts.n_bins == 0 and math.isnan(facts.excess_variance)
+
+
 def test_excess_variance_of_short_snapshots_in_a_long_window():
     exposed = np.zeros(512)
     exposed[::16] = 0.4

@@ -112,6 +112,8 @@ def _variability(photons, counts):
     in_bin = np.bincount(place[photons.time_bin], minlength=wanted)
     good = exposed > 0.5
     n_bins, exposed, in_bin = int(good.sum()), exposed[good], in_bin[good]
+    if n_bins < 4 or in_bin.sum() < FEWEST_FOR_VARIABILITY:
+        return nothing
     mean = in_bin.sum() / exposed.sum()  # photons of a bin of the usual exposure
     dt = float(photons.exposure[0]) / wanted
     curve = Lightcurve((np.arange(n_bins) + 0.5) * dt, in_bin / exposed,

@@ -190,7 +190,7 @@ class Interpretation:
                           f"{facts.excess_variance_error:.3f} ({sigma:.1f} sigma, "
                           f"{facts.n_bins} bins)"))
         else:
-            lines.append(("variability", "too few photons to measure it"))
+            lines.append(("variability", "too few photons or exposed bins to measure it"))
         yield "Measured from the photons (68 % intervals)", lines
         yield "Inferred from the photons (68 % intervals)", list(self._inferred_lines())
         yield "Best-matching summaries", [
@@ -409,8 +409,8 @@ def _caveats(measured, catalogue):
         yield (f"Variability below a fractional rms of about {measured.detectable_rms:.2f} on "
                f"scales of {_seconds(measured.exposure / 64)} and more would not have shown.")
     elif 0 < counts:
-        yield (f"Below {FEWEST_FOR_VARIABILITY} photons no excess variance is measured; a steady "
-               "source and a variable one look alike.")
+        yield (f"Below {FEWEST_FOR_VARIABILITY} photons in four exposed bins no excess variance is "
+               "measured; a steady source and a variable one look alike.")
     yield (f"No period below {_seconds(measured.duration / 1600)} (1600 cycles per window) is "
            "seen: faster pulsations need a periodogram of the events.")
     if measured.background is None:

@@ -187,10 +187,6 @@ class _Maker:
     def __init__(self, folder, model, encoder, seed, progress):
         self.folder, self.model, self.encoder = folder, model, encoder
         self.seed, self.progress = seed, progress
-        digest = hashlib.sha256()
-        for name, tensor in sorted(model.networks_.state_dict().items()):
-            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-        self.model_identity = digest.hexdigest()
 
     def pairs(self, n, *, skip=0, prose=True, keep=()):
         """Event vectors, text vectors, groups, and what else is kept of the training sources."""
@@ -247,7 +243,8 @@ class _Maker:
         else:
             block = self._kept(f"{name}-facts", f"{source} {self.encoder.dim} {stock_identity()}",
                                lambda: self._encode(population(), size, prose=False))
-        block |= self._kept(f"{name}-events", f"{source} {thinned} {draws} {self.model_identity}",
+        block |= self._kept(f"{name}-events",
+                            f"{source} {thinned} {draws} {self.model.fingerprint}",
                             lambda: self._embed(population(), seed, size, thinned, draws))
         if "truth" in keep:
             block["truth"] = _archetype_table(population().truth)

@@ -379,9 +379,10 @@ class Embedding(RateEstimate):
         QTable
             ``parameter``, ``value`` (median), ``lower``, ``upper``, ``unit`` of `hardness` and
             `fractional_variability`. From a model that learned from simulated sources also of
-            ``photon_index`` (of a power law), ``kT`` (of thermal emission; keV), ``n_h`` (column
-            density, Galaxy included; 1e22 cm-2) and ``timescale`` (of aperiodic variability; s),
-            each for a source that has it, by neural posterior estimation with a Gaussian.
+            ``photon_index`` (of a power law), ``kT`` (of the first thermal component; keV),
+            ``n_h`` (column of neutral gas; 1e22 cm-2) and ``timescale`` (decay time or length of
+            events, eclipses and dips; s), each for a source that has it, by neural posterior
+            estimation with a Gaussian.
 
         References
         ----------

@@ -255,14 +255,13 @@ class PoissonAutodecoder:
 
     @property
     def fingerprint(self):
-        """SHA-256 of the weights behind the feature vectors: equal if these can be compared."""
+        """SHA-256 of the weights as `save` writes them: vectors of equal models can be compared."""
         self._require_fitted()
         if self._fingerprint is None or self._fingerprint[0] is not self.networks_:
             digest = hashlib.sha256()
             for name, tensor in self.networks_.state_dict().items():
-                if name.split(".")[0] in ("decoder", "first_pass", "mixture", "describer"):
-                    digest.update(name.encode())
-                    digest.update(tensor.half().cpu().contiguous().numpy().tobytes())
+                digest.update(name.encode())
+                digest.update(tensor.half().cpu().contiguous().numpy().tobytes())
             self._fingerprint = self.networks_, digest.hexdigest()
         return self._fingerprint[1]
 
