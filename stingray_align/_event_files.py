@@ -38,6 +38,8 @@ def guess_format(filename):
         return "hea"
     with open(filename, "rb") as stream:
         start = stream.read(16)
+    if not start:
+        raise EventDataError(f"{filename} is empty; fetch or make the file again")
     if start[:2] == b"\x1f\x8b":
         try:
             with gzip.open(filename, "rb") as stream:
@@ -145,10 +147,9 @@ def _check_fits(filename):
     with fits.open(filename) as hdus:
         tables = [hdu for hdu in hdus if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
         if not any("time" in [name.lower() for name in hdu.columns.names] for hdu in tables):
-            what = "no table with a TIME column" if tables else "only images"
+            what = "no table with a TIME column" if tables else "no table, or is cut off before it"
             raise EventDataError(
-                f"{filename} is a FITS file with {what}; give the event file of the observation"
-            )
+                f"{filename} is a FITS file with {what}; give the event file of the observation")
         return any("TELESCOP" in hdu.header or "MISSION" in hdu.header for hdu in hdus)
 
 

@@ -388,7 +388,7 @@ def _border(away):
     empty = (1 - away[0] / away[m]) ** m if away[m] > 0 else 1.0
     if len(away) < 30:
         return empty, "time without photons"
-    share = away[9] / away[29]
+    share = away[9] / away[29] if away[29] > 0 else 1 / 3  # what no step gives
     step = 2 * min(beta.cdf(share, 10, 20), beta.sf(share, 10, 20))
     if empty < step:
         return min(1.0, 2 * empty), "time without photons"

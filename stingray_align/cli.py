@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 import warnings
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -248,10 +249,10 @@ def _embed(args):
     identity = model.fingerprint[:12]  # what the rows of a table state about the model
     table, done = _started_table(args.output, identity)
     left = [name for name in wanted if name not in done]
-    new, bad, saved = [], {}, time.monotonic()
+    new, bad, warned, saved = [], {}, defaultdict(list), time.monotonic()
 
     def read(path):
-        with _warnings_naming(path):
+        with _warnings_naming(path, warned[path]):
             return _read(path, args)
 
     try:
@@ -259,8 +260,8 @@ def _embed(args):
                 read_event_files(left, read=read), total=len(left), unit="file", disable=None):
             try:
                 if reason is None:
-                    with _warnings_naming(path):
-                        new.append(_feature_row(str(path), events, model, identity))
+                    with _warnings_naming(path, warned[path]):
+                        new.append(_feature_row(str(path), events, model, identity, warned[path]))
             except (OSError, ValueError) as error:
                 reason = _reason(error)
             if reason is not None:
@@ -584,11 +585,12 @@ def _catalogue(args):
     return sa.AlignedCatalog.load(args.catalogue, model=model)
 
 
-def _feature_row(name, events, model, identity):
+def _feature_row(name, events, model, identity, warned):
     embedding = sa.embed(events, model)
     row = {"file": name, "model": identity}
     row |= {key: str(getattr(events, key, None) or "") for key in ("mission", "instr")}
-    row |= {"n_photons": embedding.n_photons, "exposure": embedding.exposure}
+    row |= {"n_photons": embedding.n_photons, "exposure": embedding.exposure,
+            "warnings": "; ".join(dict.fromkeys(warned))}
     return row | dict(zip(embedding.feature_names, embedding.vector, strict=True))
 
 
@@ -678,11 +680,15 @@ def _warnings_as_lines():
 
 
 @contextmanager
-def _warnings_naming(path):
-    """Let warnings say which file they are about."""
+def _warnings_naming(path, warned):
+    """Let warnings say which file they are about, and note them in a list."""
     show = warnings.showwarning
-    warnings.showwarning = lambda message, *about, **more: show(f"{path}: {message}", *about,
-                                                                **more)
+
+    def show_and_note(message, *about, **more):
+        warned.append(str(message))
+        show(f"{path}: {message}", *about, **more)
+
+    warnings.showwarning = show_and_note
     try:
         yield
     finally:

@@ -42,6 +42,12 @@ def test_empty_time_and_events_outside():
     assert found["found"] and found["measure"] == pytest.approx(30 / 330)
 
 
+def test_many_photons_at_the_very_border():
+    times = np.concatenate([np.zeros(40), steady()])
+    found = row(find_artefacts(events(times, mission="nicer", instr="XTI")), "good time intervals")
+    assert 0 <= found["p_value"] <= 1
+
+
 def test_a_flare_of_the_background_and_one_of_the_source():
     rng = np.random.default_rng(1)
     times = np.concatenate([steady(), rng.uniform(4e3, 4.5e3, 150)])

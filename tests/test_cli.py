@@ -394,6 +394,7 @@ def test_our_warnings_are_lines(small, tmp_path, capsys):
     main(["embed", "no_gti.fits", "-o", "t.ecsv", *small["model"]])
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("warning: ") and "good time intervals" in line for line in lines)
+    assert "no good time intervals" in Table.read("t.ecsv")["warnings"][0]
 
 
 # -- the rest -------------------------------------------------------------------------------------

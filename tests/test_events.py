@@ -332,7 +332,7 @@ def test_image_instead_of_events(tmp_path):
     path = tmp_path / "image.fits"
     images = [fits.PrimaryHDU(np.zeros((20, 20))), fits.ImageHDU(np.ones((3, 3)))]
     fits.HDUList(images).writeto(path)
-    with pytest.raises(EventDataError, match="only images; give the event file"):
+    with pytest.raises(EventDataError, match="no table, .*; give the event file"):
         EventList.read(path)
 
 
@@ -355,12 +355,20 @@ def test_truncated_fits(tmp_path, keep, zipped):
         EventList.read(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello, these are no events\n", b"SIMPLE  = nonsense",
-                                     b"\x1f\x8bnot really"])
-def test_other_files(tmp_path, content):
+def test_fits_that_ends_before_its_table(tmp_path):
+    path = tmp_path / "cut.fits"
+    path.write_bytes(M82.read_bytes()[:5000])
+    with pytest.raises(EventDataError, match="is cut off before it"):
+        EventList.read(path)
+
+
+@pytest.mark.parametrize("content, what", [
+    (b"", "empty; fetch"), (b"hello, these are no events\n", "neither a FITS"),
+    (b"SIMPLE  = nonsense", "could not be read"), (b"\x1f\x8bnot really", "damaged gzip")])
+def test_other_files(tmp_path, content, what):
     path = tmp_path / "notes.evt"
     path.write_bytes(content)
-    with pytest.raises(EventDataError, match="notes.evt"):
+    with pytest.raises(EventDataError, match=f"notes.evt .*{what}"):
         EventList.read(path)
 
 

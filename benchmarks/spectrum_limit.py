@@ -1,18 +1,14 @@
-"""How well photons can tell what a source is at all: its spectrum, and its kind of variability.
+"""How well the photons' energies can tell the parameters of a source at all.
 
-Run ``python benchmarks/limit.py``. Sources are simulated as everywhere, seen by one instrument, and
-the photons of each in twenty channels are compared with the spectra of many others of the same
-population: each counts by its Poisson likelihood (importance sampling from the prior, as in
-approximate inference by look-up). The mean parameter of those that fit is the best that anyone can
-say in the mean squared sense who knows the population, the background and the spectrum, but not the
-times; *class known* compares only with sources of the same class. Beside them are the descriptors
-of the embedding, which see times, too. *fitting* is how many simulated spectra share the
-weight, the median over sources: of the brightest sources few fit, so that their limit is a lower
-bound.
-
-A second table tells how well the likeliest kind of variability in the embedding is right, by how
-much more likely the true rate makes the photons than a constant one does. Where that is little, not
-even who knows the true rate can tell that the source varies.
+Run ``python benchmarks/spectrum_limit.py``. Sources are simulated as everywhere, seen by one
+instrument, and the photons of each in twenty channels are compared with the spectra of many others
+of the same population: each counts by its Poisson likelihood (importance sampling from the prior,
+as in approximate inference by look-up). The mean parameter of those that fit is the best that
+anyone can say in the mean squared sense who knows the population, the background and the spectrum,
+but not the times; *class known* compares only with sources of the same class. Beside them are the
+descriptors of the embedding, which see times, too. *fitting* is how many simulated spectra share
+the weight, the median over sources: of the brightest sources few fit, so that their limit is a
+lower bound.
 """
 
 import argparse
@@ -21,28 +17,17 @@ import numpy as np
 from tqdm import tqdm
 
 from stingray_align.autodecoder import PoissonAutodecoder, embed_vectors
-from stingray_align.autodecoder.descriptors import TIME_SHAPES
 from stingray_align.autodecoder.readouts import feature_names
 from stingray_align.datasets import _simulate, stream
 from stingray_align.datasets.population import _pack
 from stingray_align.evaluate._report import bootstrap, figures, joined_errors
-from stingray_align.photons import BAND_EDGES, N_CHANNELS, Photons
+from stingray_align.photons import N_CHANNELS, Photons
 
 #: Photons from which the figures hold, as in the benchmark of regression.
 BRIGHT = 300
-#: Gains in log-likelihood, nat, of the true rate over a constant.
-GAINS = (5, 10, 20, 50)
 #: Parameters by name, with the name that the training knows them by.
 PARAMETERS = {"hardness": "hardness", "photon_index": "photon_index", "log n_h": "n_h",
               "log kT": "kT"}
-
-
-def chunks(n, seed, counts, instrument=None):
-    """Chunks of simulated sources, at least ``n`` in all, each with its random generator."""
-    for number in range(-(-n // _simulate.CHUNK)):
-        rng = np.random.default_rng([seed, number])
-        yield rng, _simulate.simulate(rng, _simulate.CHUNK, counts, _simulate.class_names(None),
-                                      _simulate.instrument_weights(instrument))
 
 
 def simulated(n, seed, instrument):
@@ -53,7 +38,10 @@ def simulated(n, seed, instrument):
     """
     photons, expected, targets, classes = [], [], [], []
     columns = [list(stream.TARGETS).index(name) for name in PARAMETERS.values()]
-    for rng, chunk in chunks(n, seed, "csc", instrument):
+    for number in range(-(-n // _simulate.CHUNK)):
+        rng = np.random.default_rng([seed, number])
+        chunk = _simulate.simulate(rng, _simulate.CHUNK, "csc", _simulate.class_names(None),
+                                   _simulate.instrument_weights(instrument))
         truth = stream._truth(chunk, rng)
         photons.append(_pack(chunk))
         expected.append(np.stack([truth.expected[:, :2].sum(axis=1), truth.expected[:, 2]], axis=1))
@@ -61,49 +49,6 @@ def simulated(n, seed, instrument):
         classes.append(chunk.truth["class"])
     return (Photons.concatenate(photons), np.concatenate(expected).astype(float),
             np.concatenate(targets), np.concatenate(classes))
-
-
-def light_curves(n, seed):
-    """Photons of simulated sources, their kinds of variability, and what these are worth.
-
-    That is the gain in log-likelihood of the true rate, in three bands, over a constant.
-    """
-    photons, kinds, gains = [], [], []
-    for _, chunk in chunks(n, seed, "bright"):
-        rate, exposure = chunk.rate(), chunk.exposure[:, :, None]
-        rate *= (exposure.sum(axis=1) / (rate * exposure).sum(axis=1))[:, None]
-        band = np.digitize(chunk.energy, BAND_EDGES) - 1
-        seen = band < rate.shape[2]
-        owner, band, time = (x[seen] for x in (chunk.owner, band, chunk.time))
-        cell = (time / chunk.truth["duration"][owner] * rate.shape[1]).astype(int)
-        log_rate = np.log(np.maximum(rate[owner, cell.clip(max=rate.shape[1] - 1), band], 1e-9))
-        gains.append(np.bincount(owner, log_rate, len(rate)))
-        photons.append(_pack(chunk))
-        kinds.append(chunk.truth["time_shape"])
-    return Photons.concatenate(photons), np.concatenate(kinds), np.concatenate(gains)
-
-
-def recognised(model, names, n, seed):
-    """Table of how many sources are recognised, by the gain of their true rate."""
-    photons, kinds, gains = light_curves(n, seed)
-    columns = [names.index(f"log_probability_{kind.replace(' ', '_')}") for kind in TIME_SHAPES]
-    found = embed_vectors(photons, model)[:, columns].argmax(axis=1)
-    right = np.array(TIME_SHAPES)[found] == kinds
-    variable, by = kinds != "constant", np.digitize(gains, GAINS)
-    chosen = {f"variable, below {GAINS[0]}": variable & (by == 0)}
-    chosen |= {f"variable, {low} to {high}": variable & (by == k + 1)
-               for k, (low, high) in enumerate(zip(GAINS[:-1], GAINS[1:]))}
-    chosen |= {f"variable, above {GAINS[-1]}": variable & (by == len(GAINS)),
-               "constant": ~variable, "all": np.full(len(kinds), True)}
-    rows = []
-    for what, some in chosen.items():
-        row = [what]
-        for hit in (right[some], right[some & (photons.n_photons > BRIGHT)]):
-            row += len(hit), hit.mean(), hit.std() / np.sqrt(len(hit))
-        rows.append(row)
-    return figures(rows, ["gain, nat", "sources", "right", "right error",
-                          *(f"{name} > {BRIGHT} ct{error}" for name, error in
-                            (("sources", ""), ("right", ""), ("right", " error")))])
 
 
 def posterior_means(counts, expected, spectra, parameters, allowed):
@@ -129,8 +74,6 @@ def main():
     parser.add_argument("--sources", type=int, default=20_000,
                         help="of which those with more than 300 photons count")
     parser.add_argument("--instrument", default="ACIS-S")
-    parser.add_argument("--light-curves", type=int, default=20_000,
-                        help="for the second table")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -166,9 +109,6 @@ def main():
           f"Catalog; {args.spectra} spectra\n")
     joined_errors(figures(rows, ["parameter", "sources", *columns, "fitting",
                                  "fitting, class known"])).pprint_all()
-    print("\nKind of variability, one of 13, photons log-uniform from 20 to 3,000, by the gain of "
-          "the true rate over a constant\n")
-    joined_errors(recognised(model, names, args.light_curves, args.seed)).pprint_all()
 
 
 def r_squared(truth, estimate):
