@@ -2,12 +2,13 @@
 
 Run ``python benchmarks/light_curve_limit.py``. Sources are simulated as everywhere, but all with
 the same expected number of photons, seen by ACIS-S for 30 ks without a gap. Half of the photons are
-compared with the light curves of many other simulated sources, in the 512 time bins: each counts by
-its Poisson likelihood, times that of the photons' energies among the sources of its class
-(importance sampling from the prior, as in approximate inference by look-up). Their weighted mean is
-the best estimate of the rate, and the kind of variability with most weight the best guess, for
-anyone who knows the population, as long as enough light curves share the weight: *fitting* is how
-many, the median over sources. Where they are few, a better guess than this *look-up* is possible.
+compared with the light curves of many other simulated sources, those of 0.5 to 7 keV in the 512
+time bins: each counts by its Poisson likelihood, times that of the photons' energies among the
+sources of its class (importance sampling from the prior, as in approximate inference by look-up).
+Their weighted mean is the best estimate of the rate, and the kind of variability with most weight
+the best guess, for anyone who knows the population, as long as enough light curves share the
+weight: *fitting* is how many, the median over sources. Where they are few, a better guess than this
+*look-up* is possible.
 
 The other half of the photons scores the rates: log-likelihood over that of a constant, nat per
 source. The rows divide the sources by what the true rate is expected to gain.
@@ -26,7 +27,7 @@ from stingray_align.autodecoder.readouts import feature_names
 from stingray_align.datasets import _simulate
 from stingray_align.datasets.population import _pack
 from stingray_align.evaluate._report import figures, joined_errors
-from stingray_align.photons import N_CHANNELS, N_TIME_BINS
+from stingray_align.photons import BAND_OF_CHANNEL, N_TIME_BINS, Photons
 
 INSTRUMENT, DURATION = "ACIS-S", 3e4
 #: Gains, nat, that the true rate is expected to have over a constant.
@@ -37,8 +38,11 @@ BLOCK = 8192
 
 
 class Truth(NamedTuple):
-    """Of each source the rate over its mean (n, 512), expected photons, share of them in each
-    channel (n, 20), and number of class and kind."""
+    """What is true of each source.
+
+    Rate of 0.5 to 7 keV over its mean (n, 512), photons expected from it, share of all photons in
+    each channel (n, 20), and number of class and kind.
+    """
 
     rate: np.ndarray
     photons: np.ndarray
@@ -56,10 +60,7 @@ def simulated(n, seed, counts, photons):
             _simulate.instrument_weights(INSTRUMENT), duration=(DURATION, DURATION),
             photons=photons)
         whole = np.flatnonzero([len(gti) == 1 for gti in chunk.gti])
-        in_all, varying = chunk.band_rates().sum(axis=2), len(chunk.level)
-        rate = np.einsum("knt,kn->nt", chunk.level, in_all[:varying], optimize=True)
-        rate += in_all[varying:].sum(axis=0)[:, None]
-        rate = rate.reshape(len(rate), N_TIME_BINS, -1).mean(axis=2)
+        rate = chunk.rate().sum(axis=2).reshape(len(chunk.gti), N_TIME_BINS, -1).mean(axis=2)
         mean = rate.mean(axis=1)
         spectrum = chunk.in_channels().sum(axis=0)
         truth = Truth((rate / mean[:, None]).astype(np.float16), mean * DURATION,
@@ -70,19 +71,13 @@ def simulated(n, seed, counts, photons):
         if photons:
             found.append(_pack(chunk)[whole])
     truth = Truth(*map(np.concatenate, zip(*truths)))
-    return truth, (type(found[0]).concatenate(found) if photons else None)
+    return truth, (Photons.concatenate(found) if photons else None)
 
 
 def counted(photons):
-    """Photons in each time bin (n, 512), and in each channel (n, 20)."""
-    owner = np.repeat(np.arange(len(photons)), photons.n_photons)
-    time = np.minimum((photons.phase * N_TIME_BINS).astype(int), N_TIME_BINS - 1)
-    table = []
-    for place, size in ((time, N_TIME_BINS), (photons.channel, N_CHANNELS)):
-        counts = np.zeros((len(photons), size), dtype=np.float32)
-        np.add.at(counts, (owner, place), 1)
-        table.append(counts)
-    return table
+    """Photons of 0.5 to 7 keV in each time bin (n, 512), and all in each channel (n, 20)."""
+    counts = photons.counts()
+    return counts[:, :, BAND_OF_CHANNEL < 3].sum(axis=2), counts.sum(axis=1)
 
 
 def look_up(in_bins, in_channels, prior):
@@ -124,8 +119,7 @@ def compared(model, counts, n, n_prior, seed):
     truth, photons = simulated(n, seed, 2 * counts, True)
     prior, _ = simulated(n_prior, seed + 1, 2 * counts, False)
     prior = prior._replace(photons=prior.photons / 2)
-    half = np.random.default_rng(seed).random(len(photons.channel)) < 0.5
-    seen, other = photons.select(half), photons.select(~half)
+    seen, other = photons.thin(0.5, np.random.default_rng(seed))
     looked_up, kinds, fitting = look_up(*counted(seen), prior)
 
     names = feature_names(model.n_latent)
