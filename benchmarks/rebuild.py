@@ -2,7 +2,7 @@
 
 Trains the autodecoder, the aligner and the reference catalogue on simulated sources, puts them
 into the package, and runs all benchmarks (`results_page`) and plots of the population. Takes about
-six hours on two cores, most of them for the autodecoder and for summaries of 400,000 sources, and
+seven hours on two cores, most of them for the autodecoder and for summaries of 400,000 sources, and
 can be interrupted: what is finished is not done twice::
 
     python benchmarks/rebuild.py WORK_DIRECTORY [EVENT_FILE ...]

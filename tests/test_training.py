@@ -286,20 +286,20 @@ def test_every_phase_trains_its_own_networks_alone(monkeypatch):
         reported(run, bar)
 
     monkeypatch.setattr(training._Run, "report", kept)
-    parameters = SMALL | dict(n_steps=40, n_refinement_steps=4, n_posterior_steps=4)
+    parameters = SMALL | dict(n_steps=40, n_refinement_steps=44, n_posterior_steps=4)
     model = PoissonAutodecoder(**parameters).fit(sources(40), progress=False)
     assert [line["phase"] for line in model.curve_] == (
-        ["first pass"] * 10 + ["mixture", "refinement", "intervals", "posterior"] + ["experts"] * 4
-        + ["quantities"] * 2)
-    assert [line["step"] for line in model.curve_] == list(range(4, 81, 4))
-    for number, trained in ((10, {"mixture"}), (11, {"refinement"}), (12, {"refinement"}),
-                            (13, {"spread"}), (14, {"experts"}), (15, {"experts"}),
-                            (18, {"quantities"}), (19, {"quantities"})):
+        ["first pass"] * 10 + ["mixture"] + ["refinement"] * 11 + ["finer refinement"] * 10
+        + ["intervals", "posterior"] + ["experts"] * 4 + ["quantities"] * 2)
+    assert [line["step"] for line in model.curve_] == list(range(4, 161, 4))
+    for number, trained in ((10, {"mixture"}), (11, {"refinement"}), (22, {"refinement"}),
+                            (32, {"refinement"}), (33, {"spread"}), (34, {"experts"}),
+                            (35, {"experts"}), (38, {"quantities"}), (39, {"quantities"})):
         changed = {name.split(".")[0] for name, value in states[number].items()
                    if not torch.equal(value, states[number - 1][name])}
         assert trained <= changed
         # What is not trained is at most set to its average of the phase before.
-        before = {"mixture", "refinement", "spread"} | ({"experts"} if number > 17 else set())
+        before = {"mixture", "refinement", "spread"} | ({"experts"} if number > 37 else set())
         assert number == 10 or changed <= trained | before
     assert all(np.isfinite([line["loss"], line["gain"]]).all() for line in model.curve_)
 

@@ -98,9 +98,10 @@ class PoissonAutodecoder:
         latent is optimised, as in the original autodecoder (`stingray_align.autodecoder.latents`).
     n_steps, n_refinement_steps, n_posterior_steps : int
         Optimiser steps for decoder and first pass (a tenth as many for its mixture of curves, and
-        four fifths for the descriptors); for the refinement; for the intervals, again for the
-        covariance of the latent, four times as many for the weights of the experts, and twice as
-        many for hardness ratio, variability and spectrum. Without encoder there are only the first.
+        four fifths for the descriptors); for the refinement (and ten elevenths of them again, with
+        four times the sources and a lower rate); for the intervals, again for the covariance of
+        the latent, four times as many for the weights of the experts, and twice as many for
+        hardness ratio, variability and spectrum. Without encoder there are only the first.
     batch_size : int
         Sources per step.
     learning_rate : float

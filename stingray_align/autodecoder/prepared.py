@@ -143,8 +143,8 @@ class Prepared:
 class Weighed(Prepared):
     """Examples for the weights of the experts, which are few, and do not memorise them."""
 
-    #: Each is drawn some fifteen times.
-    PER_STEP = 4
+    #: Each is drawn some nine times.
+    PER_STEP = 7
 
     def __init__(self, *args):
         super().__init__(*args)

@@ -10,12 +10,13 @@ is no truth: then the photons not shown are scored. A Poisson process split at r
 independent Poisson processes with the same rate shape, so neither way can the networks gain by
 copying noise, and no smoothness penalty is needed.
 
-Training has eight phases, each with the networks of those before it fixed: decoder and first pass;
-the mixture of curves in the first pass; the refinement (`stingray_align.autodecoder.refinement`);
-its intervals; the covariance of the latent; and, on sources that were prepared for them, the
-weights of the experts (`stingray_align.autodecoder.experts`), the descriptors
-(`stingray_align.autodecoder.describing`), and hardness ratio, variability and spectrum
-(`stingray_align.autodecoder.quantities`). Without truth there is nothing to describe.
+Training has nine phases, each with the networks of those before it fixed: decoder and first pass;
+the mixture of curves in the first pass; the refinement (`stingray_align.autodecoder.refinement`),
+twice, with large steps and with small ones; its intervals; the covariance of the latent; and, on
+sources that were prepared for them, the weights of the experts
+(`stingray_align.autodecoder.experts`), the descriptors (`stingray_align.autodecoder.describing`),
+and hardness ratio, variability and spectrum (`stingray_align.autodecoder.quantities`). Without
+truth there is nothing to describe.
 """
 
 from __future__ import annotations
@@ -515,7 +516,8 @@ class Phase:
     ``predict(networks, batch)`` gives the rate that the training curve scores. ``gaps`` says
     whether more gaps are made: what works bin by bin has to know them all. A phase of one network
     that learns from `Prepared` sources has their class and the function that makes them in
-    ``prepared``, and neither ``loss`` nor ``predict``.
+    ``prepared``, and neither ``loss`` nor ``predict``. ``learning_rate`` is in units of the
+    model's, and ``beta2`` is how much the optimiser remembers of the gradients' sizes.
     """
 
     name: str
@@ -527,6 +529,8 @@ class Phase:
     gaps: bool = True
     prepared: tuple | None = None
     weight_decay: float = 1e-4
+    learning_rate: float = 1.0
+    beta2: float = 0.98
 
 
 def fit_model(model, sources, checkpoint, progress, device, path=None):
@@ -571,6 +575,10 @@ def fit_model(model, sources, checkpoint, progress, device, path=None):
         # Half the sources a step: the refinement gains more from more steps.
         Phase("refinement", ("refinement",), refinement_loss, _refined_shape,
               model.n_refinement_steps, model.batch_size // 2),
+        # Few photons teach little by little what the noise of a few bright sources drowns.
+        Phase("finer refinement", ("refinement",), refinement_loss, _refined_shape,
+              max(1, 10 * model.n_refinement_steps // 11), 2 * model.batch_size,
+              learning_rate=4 / 15, beta2=0.999),
         # What lies between the final estimate, pulsations included, and the truth.
         Phase("intervals", INTERVALS, intervals_loss, _refined_shape, model.n_posterior_steps,
               model.batch_size // 2),
@@ -655,12 +663,13 @@ class _Run:
             parameter.requires_grad_(name.startswith(self.phase.trained))
             if parameter.requires_grad:
                 chosen.append(parameter)
-        return torch.optim.AdamW(chosen, lr=self.model.learning_rate, betas=(0.9, 0.98),
+        return torch.optim.AdamW(chosen, lr=self.model.learning_rate, betas=(0.9, self.phase.beta2),
                                  weight_decay=self.phase.weight_decay, fused=True)
 
     def _learning_rate(self):
         here = self.step - self._begin()
-        return (self.model.learning_rate * min(1.0, (here + 1) / WARM_UP)
+        peak = self.phase.learning_rate * self.model.learning_rate
+        return (peak * min(1.0, (here + 1) / WARM_UP)
                 * 0.5 * (1 + math.cos(math.pi * here / self.phase.n_steps)))
 
     def advance(self):
@@ -725,12 +734,12 @@ class _Run:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
         write_tensors(self.checkpoint, {k: v.cpu().numpy() for k, v in tensors.items()},
-                      kind="checkpoint", version=2,
+                      kind="checkpoint", version=3,
                       about=self.about | {"step": self.step, "curve": self.curve})
         _write_curve(_curve_file(self.checkpoint), self.curve)
 
     def _read(self):
-        arrays, about = read_tensors(self.checkpoint, kind="checkpoint", version=2)
+        arrays, about = read_tensors(self.checkpoint, kind="checkpoint", version=3)
         if {k: about[k] for k in self.about} != self.about:
             raise ModelFileError(
                 f"{self.checkpoint} belongs to a training with other parameters or sources: "
