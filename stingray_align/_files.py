@@ -97,7 +97,7 @@ def read_tensors(path, *, kind, version):
         If the file is damaged, of another kind or of another version.
     """
     path = Path(path)
-    command = f"`stingray-align {'train' if kind == 'autodecoder' else 'align'}`"
+    command = f"`stingray-align {'train' if kind in ('autodecoder', 'checkpoint') else 'align'}`"
     if not path.is_file():
         raise FileNotFoundError(f"no {kind} file at {path}")
     try:

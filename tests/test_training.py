@@ -341,7 +341,7 @@ def test_fit_is_the_same_for_the_same_seed_and_after_inference(fitted):
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     checkpoint = tmp_path / "run.safetensors"
-    write_tensors(checkpoint, {"now.x": np.zeros(1)}, kind="checkpoint", version=2, about={
+    write_tensors(checkpoint, {"now.x": np.zeros(1)}, kind="checkpoint", version=3, about={
         "parameters": {}, "source": {}, "step": 5, "curve": []})
     with pytest.raises(ModelFileError, match="other parameters"):
         PoissonAutodecoder(**SMALL).fit(sources(40), checkpoint=checkpoint, progress=False)

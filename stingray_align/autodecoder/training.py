@@ -575,7 +575,7 @@ def fit_model(model, sources, checkpoint, progress, device, path=None):
         # Half the sources a step: the refinement gains more from more steps.
         Phase("refinement", ("refinement",), refinement_loss, _refined_shape,
               model.n_refinement_steps, model.batch_size // 2),
-        # Few photons teach little by little what the noise of a few bright sources drowns.
+        # Of small differences between faint sources, large steps on few sources see only noise.
         Phase("finer refinement", ("refinement",), refinement_loss, _refined_shape,
               max(1, 10 * model.n_refinement_steps // 11), 2 * model.batch_size,
               learning_rate=4 / 15, beta2=0.999),
