@@ -290,8 +290,8 @@ def test_every_phase_trains_its_own_networks_alone(monkeypatch):
     model = PoissonAutodecoder(**parameters).fit(sources(40), progress=False)
     assert [line["phase"] for line in model.curve_] == (
         ["first pass"] * 10 + ["mixture"] + ["refinement"] * 11 + ["finer refinement"] * 10
-        + ["intervals", "posterior"] + ["experts"] * 4 + ["quantities"] * 2)
-    assert [line["step"] for line in model.curve_] == list(range(4, 161, 4))
+        + ["intervals", "posterior"] + ["experts"] * 4 + ["quantities"] * 4)
+    assert [line["step"] for line in model.curve_] == list(range(4, 169, 4))
     for number, trained in ((10, {"mixture"}), (11, {"refinement"}), (22, {"refinement"}),
                             (32, {"refinement"}), (33, {"spread"}), (34, {"experts"}),
                             (35, {"experts"}), (38, {"quantities"}), (39, {"quantities"})):

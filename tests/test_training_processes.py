@@ -15,7 +15,7 @@ from stingray_align._files import read_tensors
 from stingray_align.autodecoder import training
 from stingray_align.datasets import _simulate, stream
 
-#: Phases of 16, 1, 8, 7, 4, 4, 16 and 8 steps, the second that of the mixture, the last of the
+#: Phases of 16, 1, 8, 7, 4, 4, 16 and 16 steps, the second that of the mixture, the last of the
 #: quantities; of simulated sources one of 12 for the descriptors before them.
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
              n_posterior_steps=4, batch_size=8, seed=3)
@@ -107,7 +107,7 @@ def test_an_interrupted_training_goes_on_within_the_descriptors(tmp_path, monkey
                 fitted(checkpoint=checkpoint)
     resumed = fitted(checkpoint=checkpoint)
     same(undisturbed.networks_.state_dict(), resumed.networks_.state_dict())
-    assert [line["phase"] for line in resumed.curve_[-3:]] == ["descriptors"] + ["quantities"] * 2
+    assert [line["phase"] for line in resumed.curve_[-5:]] == ["descriptors"] + ["quantities"] * 4
     assert resumed.networks_["describer"].standardised.spread.std() > 0
     assert resumed.networks_["quantities"].in_channel.spread.std() > 0
     assert not checkpoint.with_suffix(".prepared").exists()

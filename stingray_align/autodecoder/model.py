@@ -100,8 +100,8 @@ class PoissonAutodecoder:
         Optimiser steps for decoder and first pass (a tenth as many for its mixture of curves, and
         four fifths for the descriptors); for the refinement (and ten elevenths of them again, with
         four times the sources and a lower rate); for the intervals, again for the covariance of
-        the latent, four times as many for the weights of the experts, and twice as many for
-        hardness ratio, variability and spectrum. Without encoder there are only the first.
+        the latent, four times as many for the weights of the experts, and again for hardness
+        ratio, variability and spectrum. Without encoder there are only the first.
     batch_size : int
         Sources per step.
     learning_rate : float

@@ -590,7 +590,7 @@ def fit_model(model, sources, checkpoint, progress, device, path=None):
         phases.append(Phase("descriptors", ("describer",), None, None, 4 * model.n_steps // 5,
                             8 * model.batch_size, weight_decay=0.05,
                             prepared=(describing.Described, prepare_descriptions)))
-    phases.append(Phase("quantities", ("quantities",), None, None, 2 * model.n_posterior_steps,
+    phases.append(Phase("quantities", ("quantities",), None, None, 4 * model.n_posterior_steps,
                         4 * model.batch_size, weight_decay=0.05,
                         prepared=(quantities.Measurements, prepare_quantities)))
     with _team(device), one_thread():
