@@ -856,10 +856,12 @@ def _parser():
     sub.add_argument("--steps", type=_count, default=20_000,
                      help="steps of the optimiser for the first pass (default 20000)")
     sub.add_argument("--refinement-steps", type=_count, default=11_000,
-                     help="steps for the refinement (default 11000)")
+                     help="steps for the refinement (default 11000), and ten elevenths of them "
+                          "again with more sources and a lower rate")
     sub.add_argument("--posterior-steps", type=_count, default=1_500,
                      help="steps for the intervals, and for the posterior (default 1500 each); "
-                          "four times as many for the weights of the experts")
+                          "four times as many for the weights of the experts, and for hardness "
+                          "ratio, variability and spectrum")
     sub.add_argument("--workers", type=int, default=1,
                      help="processes that simulate ahead (default 1; 0: simulate in between)")
     sub.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU if there is one")

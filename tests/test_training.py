@@ -348,6 +348,14 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     assert checkpoint.exists()
 
 
+def test_a_checkpoint_of_other_phases_is_refused(tmp_path):
+    checkpoint = tmp_path / "run.safetensors"
+    write_tensors(checkpoint, {"now.x": np.zeros(1)}, kind="checkpoint", version=2, about={})
+    with pytest.raises(ModelFileError, match="version.*stingray-align train"):
+        PoissonAutodecoder(**SMALL).fit(sources(40), checkpoint=checkpoint, progress=False)
+    assert checkpoint.exists()
+
+
 def test_a_single_source_is_refused():
     with pytest.raises(ValueError, match="at least two"):
         PoissonAutodecoder(**SMALL).fit(sources(1), progress=False)

@@ -577,7 +577,7 @@ def fit_model(model, sources, checkpoint, progress, device, path=None):
               model.n_refinement_steps, model.batch_size // 2),
         # Of small differences between faint sources, large steps on few sources see only noise.
         Phase("finer refinement", ("refinement",), refinement_loss, _refined_shape,
-              max(1, 10 * model.n_refinement_steps // 11), 2 * model.batch_size,
+              10 * model.n_refinement_steps // 11, 2 * model.batch_size,
               learning_rate=4 / 15, beta2=0.999),
         # What lies between the final estimate, pulsations included, and the truth.
         Phase("intervals", INTERVALS, intervals_loss, _refined_shape, model.n_posterior_steps,
