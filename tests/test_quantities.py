@@ -1,4 +1,4 @@
-"""Hardness ratio, fractional variability and spectrum from several measurements of each."""
+"""Hardness ratio, variability, spectrum and parameters from several measurements of each."""
 
 import numpy as np
 import pytest
@@ -14,10 +14,11 @@ from stingray_align.autodecoder.likelihood import total_log_rate
 from stingray_align.autodecoder.model import cell_rates
 from stingray_align.autodecoder.readouts import readouts
 from stingray_align.autodecoder.quantities import (
-    N_ABOUT, N_IN_CHANNEL, Measured, Measurements, Posteriors, Quantities, _counted_hardness,
-    _scatter, examples, hardness_quantiles, measured, spectrum_at_ranks, spectrum_quantiles,
-    variability_quantiles)
+    N_ABOUT, N_IN_CHANNEL, PARAMETERS, Measured, Measurements, Posteriors, Quantities,
+    _counted_hardness, _scatter, examples, hardness_quantiles, measured, parameter_quantiles,
+    spectrum_at_ranks, spectrum_quantiles, variability_quantiles)
 from stingray_align.datasets import simulate_population
+from stingray_align.datasets.stream import TARGETS
 from stingray_align.photons import Photons
 
 
@@ -110,6 +111,10 @@ def test_measurements_are_named_numbers_with_errors(model):
     assert_allclose(torch.tanh(found.centre[:, 0, 1]), guess, atol=1e-5)
     assert_allclose(spread, 0.5 * torch.exp(columns["spread_hardness"]), rtol=1e-6)
     assert_array_equal(found.centre[:, 1, 0], columns["estimated_log_fractional_variability"])
+    for k, name in enumerate(("photon_index", "log_kT", "log_n_h", "log_timescale"), 2):
+        guess, spread = estimated(descriptors, name)
+        assert_array_equal(found.centre[:, k], np.tile(guess[:, None], 3))
+        assert_allclose(found.width[:, k], spread[:, None] * torch.tensor([0.5, 1.0, 2.0]))
     rates = cell_rates(inferred.batch, refined.shape)
     rates = rates * torch.exp(refined.fine).reshape(4, 512, 8).mean(dim=2)[:, :, None]
     seconds = photons.exposed * photons.duration[:, None] / 512
@@ -121,17 +126,18 @@ def test_measurements_are_named_numbers_with_errors(model):
 # -- the posteriors -------------------------------------------------------------------------------
 
 def empty(n):
-    return Measured(torch.zeros(n, 2, 3), torch.full((n, 2, 3), 0.01), torch.zeros(n, N_ABOUT),
+    return Measured(torch.zeros(n, 6, 3), torch.full((n, 6, 3), 0.01), torch.zeros(n, N_ABOUT),
                     torch.zeros(n, 20, 3), torch.zeros(n, 20, N_IN_CHANNEL))
 
 
 def test_untrained_each_measurement_counts_the_same():
-    centre = torch.tensor([[[0.0, 5.0, -5.0], [-1.0, -0.5, -3.0]]])
+    centre = torch.arange(18.0).reshape(1, 6, 3)
     roots = torch.arange(60.0).reshape(1, 20, 3)
     found = Quantities()(empty(1)._replace(centre=centre, roots=roots))
     assert_allclose(found.hardness.log_weight.detach().exp(), 1 / 3, atol=0.02)
     assert_allclose(found.hardness.mean.detach(), centre[:, 0], atol=1e-3)
     assert_allclose(found.variability.mean.detach(), centre[:, 1], atol=1e-3)
+    assert_allclose(found.timescale.mean.detach(), centre[:, 5], atol=1e-3)
     assert_allclose(found.roots.mean.detach(), roots, atol=1e-2)
     assert_allclose(found.roots.log_sd.detach().exp(), torch.tensor([[[0.2, 0.2, 0.5]]]).expand(
         1, 20, 3), rtol=0.02)
@@ -144,7 +150,7 @@ def one_gaussian(mean, sd=0.1):
         return Mixture(weight, torch.full((*shape, 3), mean),
                        torch.full((*shape, 3), float(np.log(sd))))
 
-    return Posteriors(of(1), of(1), of(1, 20))
+    return Posteriors(*[of(1)] * 6, of(1, 20))
 
 
 def test_quantiles_are_those_of_the_quantities():
@@ -154,6 +160,11 @@ def test_quantiles_are_those_of_the_quantities():
                     atol=1e-4)
     assert_allclose(variability_quantiles(one_gaussian(-1.0), levels)[0], 10 ** (scores - 1),
                     rtol=1e-3)
+    parameters = parameter_quantiles(one_gaussian(1.5), levels)
+    assert list(parameters) == list(PARAMETERS)
+    assert_allclose(parameters["photon_index"][0], 1.5 + scores, rtol=1e-4)
+    for name in ("kT", "n_h", "timescale"):  # known in dex
+        assert_allclose(parameters[name][0], 10 ** (1.5 + scores), rtol=1e-3)
     spectrum = spectrum_quantiles(one_gaussian(3.0), levels)
     assert spectrum.shape == (1, 20, 3)
     assert_allclose(spectrum[0, 7], (3 + scores) ** 2, rtol=1e-3)
@@ -178,17 +189,18 @@ def test_it_learns_which_measurement_is_right():
 
     def make(model, number):
         n = 400
-        hardness, variability = rng.normal(size=(2, n))
+        true = rng.normal(size=(6, n))
         spectrum = rng.gamma(5, 5, size=(n, 20))
         about = rng.normal(size=(n, N_ABOUT)).astype(np.float32)
-        centre, roots = rng.normal(size=(n, 2, 3)), rng.uniform(1, 9, size=(n, 20, 3))
+        centre, roots = rng.normal(size=(n, 6, 3)), rng.uniform(1, 9, size=(n, 20, 3))
         first = about[:, 7] > 0
         for where, k in ((first, 0), (~first, 1)):
-            centre[where, 0, k], centre[where, 1, k] = hardness[where], variability[where]
+            centre[where, :, k] = true[:, where].T
             roots[where, :, k] = np.sqrt(spectrum[where])
         found = Measured(*map(torch.as_tensor, (
             centre, np.full_like(centre, 0.1), about, roots, rng.normal(size=(n, 20, 9)))))
-        made = examples(found, np.tanh(hardness), variability, spectrum)
+        names = ("hardness", "fractional_variability", *PARAMETERS)
+        made = examples(found, dict(zip(names, (np.tanh(true[0]), *true[1:]))), spectrum)
         return {name: x.astype(np.float32) for name, x in made.items()}
 
     with torch.random.fork_rng(devices=[]):
@@ -203,21 +215,23 @@ def test_it_learns_which_measurement_is_right():
         learned.loss(network, learned.draw(256, np.random.default_rng(step))).backward()
         optimiser.step()
     # Of each quantity a factor of three in the weight, and narrower peaks.
-    assert learned.gain(network) > 3 * np.log(3)
+    assert learned.gain(network) > 7 * np.log(3)
 
 
 def test_examples_hold_the_truth_on_the_scale_of_the_posterior():
-    made = examples(empty(3), np.array([-1.0, 0.5, 1.0]), np.array([-3.0, -1.0, 0.2]),
+    targets = {name: np.array([-1.0, 0.5, 1.0]) for name in TARGETS}
+    made = examples(empty(3), targets | {"kT": np.array([-3.0, np.nan, 0.2])},
                     np.full((3, 20), 4.0))
     assert_allclose(made["true_hardness"], [-4.95, np.arctanh(0.5), 4.95], atol=0.01)
-    assert_allclose(made["true_variability"], [-3.0, -1.0, 0.2])
+    assert_allclose(made["true_variability"], [-1.0, 0.5, 1.0])
+    assert_allclose(made["true_kT"], [-3.0, np.nan, 0.2])
     assert_array_equal(made["true_roots"], 2)
     assert all(x.dtype == np.float32 for x in made.values())
 
 
 def test_an_unknown_truth_is_not_learned_from():
-    unknown = {"true_hardness": torch.full((2,), torch.nan), "true_roots":
-               torch.full((2, 20), torch.nan), "true_variability": torch.full((2,), torch.nan)}
+    unknown = {f"true_{name}": torch.full((2,), torch.nan) for name in Posteriors._fields}
+    unknown["true_roots"] = torch.full((2, 20), torch.nan)
     assert Measurements.loss(None, Quantities(), empty(2)._asdict() | unknown) == 0
 
 

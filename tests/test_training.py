@@ -290,16 +290,16 @@ def test_every_phase_trains_its_own_networks_alone(monkeypatch):
     model = PoissonAutodecoder(**parameters).fit(sources(40), progress=False)
     assert [line["phase"] for line in model.curve_] == (
         ["first pass"] * 10 + ["mixture"] + ["refinement"] * 11 + ["finer refinement"] * 10
-        + ["intervals", "posterior"] + ["experts"] * 4 + ["quantities"] * 4)
-    assert [line["step"] for line in model.curve_] == list(range(4, 169, 4))
+        + ["intervals", "posterior"] + ["experts"] * 6 + ["quantities"] * 4)
+    assert [line["step"] for line in model.curve_] == list(range(4, 177, 4))
     for number, trained in ((10, {"mixture"}), (11, {"refinement"}), (22, {"refinement"}),
                             (32, {"refinement"}), (33, {"spread"}), (34, {"experts"}),
-                            (35, {"experts"}), (38, {"quantities"}), (39, {"quantities"})):
+                            (35, {"experts"}), (40, {"quantities"}), (41, {"quantities"})):
         changed = {name.split(".")[0] for name, value in states[number].items()
                    if not torch.equal(value, states[number - 1][name])}
         assert trained <= changed
         # What is not trained is at most set to its average of the phase before.
-        before = {"mixture", "refinement", "spread"} | ({"experts"} if number > 37 else set())
+        before = {"mixture", "refinement", "spread"} | ({"experts"} if number > 39 else set())
         assert number == 10 or changed <= trained | before
     assert all(np.isfinite([line["loss"], line["gain"]]).all() for line in model.curve_)
 
@@ -341,7 +341,7 @@ def test_fit_is_the_same_for_the_same_seed_and_after_inference(fitted):
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     checkpoint = tmp_path / "run.safetensors"
-    write_tensors(checkpoint, {"now.x": np.zeros(1)}, kind="checkpoint", version=3, about={
+    write_tensors(checkpoint, {"now.x": np.zeros(1)}, kind="checkpoint", version=4, about={
         "parameters": {}, "source": {}, "step": 5, "curve": []})
     with pytest.raises(ModelFileError, match="other parameters"):
         PoissonAutodecoder(**SMALL).fit(sources(40), checkpoint=checkpoint, progress=False)
@@ -350,7 +350,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
 
 def test_a_checkpoint_of_other_phases_is_refused(tmp_path):
     checkpoint = tmp_path / "run.safetensors"
-    write_tensors(checkpoint, {"now.x": np.zeros(1)}, kind="checkpoint", version=2, about={})
+    write_tensors(checkpoint, {"now.x": np.zeros(1)}, kind="checkpoint", version=3, about={})
     with pytest.raises(ModelFileError, match="version.*stingray-align train"):
         PoissonAutodecoder(**SMALL).fit(sources(40), checkpoint=checkpoint, progress=False)
     assert checkpoint.exists()

@@ -15,13 +15,13 @@ from stingray_align._files import read_tensors
 from stingray_align.autodecoder import training
 from stingray_align.datasets import _simulate, stream
 
-#: Phases of 16, 1, 8, 7, 4, 4, 16 and 16 steps, the second that of the mixture, the last of the
+#: Phases of 16, 1, 8, 7, 4, 4, 24 and 16 steps, the second that of the mixture, the last of the
 #: quantities; of simulated sources one of 12 for the descriptors before them.
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
              n_posterior_steps=4, batch_size=8, seed=3)
 EVERY = 4
 #: A step in each phase, and on a border; and the steps whose state is on disk by then.
-KILLED_AT = {10: 8, 16: 16, 23: 20, 30: 28, 34: 32, 45: 44, 61: 60}
+KILLED_AT = {10: 8, 16: 16, 23: 20, 30: 28, 34: 32, 45: 44, 77: 76}
 
 SET_UP = f"""
 import os, signal, sys
@@ -76,7 +76,7 @@ def test_killed_trainings_end_where_an_undisturbed_one_does(tmp_path):
     assert ended.returncode == 0, ended.stderr.decode()
     for stop, kept in KILLED_AT.items():
         checkpoint = tmp_path / f"{stop}.safetensors"
-        assert read_tensors(checkpoint, kind="checkpoint", version=3)[1]["step"] == kept
+        assert read_tensors(checkpoint, kind="checkpoint", version=4)[1]["step"] == kept
         assert Table.read(tmp_path / f"{stop}.curve.ecsv")["step"][-1] == kept
         model = PoissonAutodecoder(**SMALL).fit(sources(40), checkpoint=checkpoint,
                                                 progress=False)

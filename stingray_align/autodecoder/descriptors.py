@@ -11,10 +11,9 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from scipy.special import ndtri
 
-__all__ = ["DESCRIPTORS", "N_DESCRIPTORS", "PARAMETERS", "TIME_SHAPES", "descriptor_loss",
-           "descriptors", "estimated", "parameter_quantiles"]
+__all__ = ["DESCRIPTORS", "N_DESCRIPTORS", "TIME_SHAPES", "descriptor_loss", "descriptors",
+           "estimated"]
 
 #: Parameters: name and unit of the descriptor, mean and spread in the simulated population.
 _TARGETS = (
@@ -23,11 +22,6 @@ _TARGETS = (
     ("log_kT", "dex(keV)", -0.1, 0.5), ("log_period", "dex(s)", 3.4, 0.8),
     ("log_timescale", "dex(s)", 2.9, 0.8),
 )
-
-#: Parameters of the truth table whose Gaussians are quoted as intervals, and their units. Hardness
-#: and variability have posteriors of their own (`stingray_align.autodecoder.quantities`); a period
-#: is known to a fraction of a per cent or not at all, which no Gaussian says.
-PARAMETERS = {"photon_index": "", "kT": "keV", "n_h": "1e22 cm-2", "timescale": "s"}
 
 #: Kinds of time behaviour, in the order of their numbers in training.
 TIME_SHAPES = ("bursts", "constant", "dips", "eclipses", "eruptions", "flares", "heartbeat",
@@ -63,17 +57,6 @@ def estimated(descriptors, name):
     """Mean and standard deviation of a parameter (n,) in the columns of `DESCRIPTORS`."""
     at = [target[0] for target in _TARGETS].index(name)
     return descriptors[:, at], _TARGETS[at][3] * torch.exp(descriptors[:, _N + at])
-
-
-def parameter_quantiles(descriptors, levels):
-    """Quantiles of the parameters in `PARAMETERS`, a dict of ndarray of shape (n, n_levels)."""
-    scores, found = torch.as_tensor(ndtri(levels), dtype=torch.float32), {}
-    for name in PARAMETERS:
-        in_dex = f"estimated_{name}" not in DESCRIPTORS
-        mean, deviation = estimated(descriptors, f"log_{name}" if in_dex else name)
-        values = (mean[:, None] + deviation[:, None] * scores).numpy()
-        found[name] = 10 ** values if in_dex else values
-    return found
 
 
 def descriptor_loss(raw, targets, time_shape, beta=0.0):

@@ -16,14 +16,15 @@ from ..errors import DomainShiftWarning
 from ..photons import N_FINE_BINS, Photons, reduce_events
 from ..rates import RateEstimate, _check_level
 from .batch import COLOUR_BIN
-from .descriptors import N_DESCRIPTORS, PARAMETERS, parameter_quantiles
+from .descriptors import N_DESCRIPTORS
 from .draws import rate_quantiles
 from .inference import RUN
 from .likelihood import component_rates, spectra
 from .model import CHUNK, PoissonAutodecoder, cell_rates, one_thread
 from .readouts import feature_names, feature_units, feature_vectors, readouts
 from .refinement import SUB
-from .quantities import hardness_quantiles, spectrum_at_ranks, variability_quantiles
+from .quantities import (
+    PARAMETERS, hardness_quantiles, parameter_quantiles, spectrum_at_ranks, variability_quantiles)
 
 __all__ = ["Embedding", "draw_vectors", "embed", "embed_vectors"]
 
@@ -382,7 +383,7 @@ class Embedding(RateEstimate):
             ``photon_index`` (of a power law), ``kT`` (of the first thermal component; keV),
             ``n_h`` (column of neutral gas; 1e22 cm-2) and ``timescale`` (decay time or length of
             events, eclipses and dips; s), each for a source that has it, by neural posterior
-            estimation with a Gaussian.
+            estimation with mixtures of Gaussians.
 
         References
         ----------
@@ -393,7 +394,7 @@ class Embedding(RateEstimate):
         rows = [("hardness", *self.hardness(level), ""),
                 ("fractional_variability", *self.fractional_variability(level), "")]
         if self.model.knows_parameters:
-            found = parameter_quantiles(self._descriptors, _middle_and_ends(level))
+            found = parameter_quantiles(self._quantities, _middle_and_ends(level))
             rows += [(name, *map(float, found[name][0]), unit)
                      for name, unit in PARAMETERS.items()]
         table = QTable(rows=rows, names=("parameter", "value", "lower", "upper", "unit"))

@@ -17,15 +17,15 @@ from ..photons import N_FINE_BINS, N_TIME_BINS
 from .batch import COLOUR_BIN, Batch, make_batch
 from .decoder import Decoder, Shape
 from .describing import Describer, energies
-from .descriptors import N_DESCRIPTORS, descriptors, parameter_quantiles
+from .descriptors import N_DESCRIPTORS, descriptors
 from .draws import band_share, drawn_log_rates, mean_rate_quantiles, rate_quantiles
 from .experts import Experts, gather_evidence, split
 from .inference import FirstPass, LocalMixture, Smoothed, smoothed
 from .layers import settle
 from .pulsations import pulsations
 from .quantities import (
-    Quantities, hardness_quantiles, mean_spectrum, measured, spectrum_quantiles,
-    variability_quantiles)
+    Quantities, hardness_quantiles, mean_spectrum, measured, parameter_quantiles,
+    spectrum_quantiles, variability_quantiles)
 from .readouts import feature_vectors, readouts
 from .refinement import SUB, Refined, Refinement, Spread
 from .spectrum import spectrum_with_rate
@@ -33,7 +33,7 @@ from .spectrum import spectrum_with_rate
 __all__ = ["CHUNK", "Inferred", "PoissonAutodecoder", "cell_rates", "one_thread"]
 
 #: Raised whenever the networks or their inputs change meaning.
-VERSION = 5
+VERSION = 6
 
 #: Sources worked on at once: the weights are read once for all, and the rest fits into the cache.
 CHUNK = 256
@@ -99,9 +99,10 @@ class PoissonAutodecoder:
     n_steps, n_refinement_steps, n_posterior_steps : int
         Optimiser steps for decoder and first pass (a tenth as many for its mixture of curves, and
         four fifths for the descriptors); for the refinement (and ten elevenths of them again, with
-        four times the sources and a lower rate); for the intervals, again for the covariance of
-        the latent, four times as many for the weights of the experts, and again for hardness
-        ratio, variability and spectrum. Without encoder there are only the first.
+        eight times the sources and a lower rate); for the intervals, again for the covariance of
+        the latent, six times as many for the weights of the experts, and four times as many for
+        hardness ratio, variability, parameters and spectrum. Without encoder there are only the
+        first.
     batch_size : int
         Sources per step.
     learning_rate : float
@@ -371,7 +372,7 @@ class PoissonAutodecoder:
 
     @torch.inference_mode()
     def quantities(self, inferred, refined, descriptors=None):
-        """Posteriors of hardness ratio, variability and spectrum.
+        """Posteriors of hardness ratio, variability, parameters and spectrum.
 
         Parameters
         ----------
@@ -501,7 +502,7 @@ class PoissonAutodecoder:
                 "hardness": hardness_quantiles(posteriors, levels),
                 "fractional_variability": variability_quantiles(posteriors, levels),
                 "spectrum": spectrum_quantiles(posteriors, levels)} | (
-                    parameter_quantiles(descriptors, levels) if self.knows_parameters else {})
+                    parameter_quantiles(posteriors, levels) if self.knows_parameters else {})
 
     def drawn_rates(self, photons, n_draws, seed=0):
         """Draws of the rate, without its uncertain mean.

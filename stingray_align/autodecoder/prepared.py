@@ -141,10 +141,10 @@ class Prepared:
 
 
 class Weighed(Prepared):
-    """Examples for the weights of the experts, which are few, and do not memorise them."""
+    """Examples for the weights of the experts."""
 
-    #: Each is drawn some nine times.
-    PER_STEP = 7
+    #: Each is drawn some seven times; half as many were memorised.
+    PER_STEP = 9
 
     def __init__(self, *args):
         super().__init__(*args)

@@ -1,14 +1,16 @@
-"""Hardness ratio, variability and counts spectrum: several measurements of each, weighed.
+"""Hardness ratio, variability, spectrum and parameters: several measurements of each, weighed.
 
 The hardness ratio can be counted, over a known background, with the error of Poisson statistics;
 with many photons nothing is better, unless there is a background that nobody knows. It can also be
 estimated by what a network knows of such sources (`stingray_align.autodecoder.descriptors`). In the
 same way the variability can be estimated, or be measured as the scatter of the refined rate and of
 what its intervals leave open; and there may be none. The counts expected in a channel are those of
-the refined spectrum, of the one that the latent decodes to, or of the photons. Each posterior is a
-mixture of three Gaussians that start at such measurements, in units of their errors; a small
-network that sees how far they lie apart says how much each counts, and how far it is off. So what
-is right with many photons need not be learned.
+the refined spectrum, of the one that the latent decodes to, or of the photons. Photon index,
+temperature, column density and time scale are those that a network knows of such sources. Each
+posterior is a mixture of three Gaussians that start at such measurements, in units of their errors;
+a small network that sees how far they lie apart says how much each counts, and how far it is off.
+So what is right with many photons need not be learned, and what may be one of two things, as a
+spectrum that is hard or absorbed, need not be something between.
 
 References
 ----------
@@ -27,7 +29,7 @@ from torch import nn
 
 from ..photons import N_CHANNELS, N_TIME_BINS
 from ._compiled import compiled
-from .descriptors import N_DESCRIPTORS, estimated
+from .descriptors import DESCRIPTORS, N_DESCRIPTORS, estimated
 from .experts import on_fine
 from .inference import N_RUNS, compress
 from .intervals import N_COMPONENTS, Mixture, mixture, mixture_loss, mixture_quantiles
@@ -35,8 +37,16 @@ from .layers import Linear, Standardised
 from .likelihood import spectra, total_log_rate
 from .prepared import Prepared
 
-__all__ = ["Measured", "Measurements", "Posteriors", "Quantities", "examples", "hardness_quantiles",
-           "measured", "spectrum_at_ranks", "spectrum_quantiles", "variability_quantiles"]
+__all__ = ["Measured", "Measurements", "PARAMETERS", "Posteriors", "Quantities", "examples",
+           "hardness_quantiles", "mean_spectrum", "measured", "parameter_quantiles",
+           "spectrum_at_ranks", "spectrum_quantiles", "variability_quantiles"]
+
+#: Parameters of the truth table, and their units. A period is not among them: it is known to a
+#: fraction of a per cent or not at all, which three Gaussians do not say.
+PARAMETERS = {"photon_index": "", "kT": "keV", "n_h": "1e22 cm-2", "timescale": "s"}
+#: The same to the descriptor that knows them, which may be in dex.
+_KNOWN_AS = {name: name if f"estimated_{name}" in DESCRIPTORS else f"log_{name}"
+             for name in PARAMETERS}
 
 #: Channels of 0.5-2 and 2-7 keV.
 SOFT, HARD = slice(0, 10), slice(10, 19)
@@ -58,9 +68,9 @@ class Measured(NamedTuple):
 
     Attributes
     ----------
-    centre, width : Tensor, shape (n, 2, 3)
-        Three of half the log of hard over soft counts, and of log10 of the variability, with
-        errors.
+    centre, width : Tensor, shape (n, 6, 3)
+        Three of half the log of hard over soft counts, of log10 of the variability, and of each of
+        the `PARAMETERS`, with errors.
     about : Tensor, shape (n, N_ABOUT)
         What they are made of.
     roots : Tensor, shape (n, 20, 3)
@@ -83,18 +93,27 @@ class Posteriors(NamedTuple):
     ----------
     hardness, variability : Mixture
         Of half the log of hard over soft counts, and of log10 of the variability, arrays (n, 3).
+    photon_index, kT, n_h, timescale : Mixture
+        Of the photon index, and of log10 of the others, arrays (n, 3).
     roots : Mixture
         Of the root of the counts expected in each channel, arrays (n, 20, 3).
     """
 
     hardness: Mixture
     variability: Mixture
+    photon_index: Mixture
+    kT: Mixture
+    n_h: Mixture
+    timescale: Mixture
     roots: Mixture
+
+
+_N_OF_SOURCE = len(Posteriors._fields) - 1
 
 
 @torch.no_grad()
 def measured(batch, refined, descriptors):
-    """Measure hardness ratio, variability and spectrum.
+    """Measure hardness ratio, variability, parameters and spectrum.
 
     Parameters
     ----------
@@ -123,12 +142,14 @@ def measured(batch, refined, descriptors):
     about = torch.cat([of_counts, compared, of_curve, descriptors], dim=1)
     constant = torch.full_like(rms, _CONSTANT)
     even = torch.full_like(rms, _SCATTER)
-    return Measured(
-        torch.stack([torch.stack([centre, guess, guess], dim=1),
-                     torch.stack([variability, rms, constant], dim=1)], dim=1),
-        torch.stack([torch.stack([width, spread, 3 * spread], dim=1),
-                     torch.stack([error, even, even], dim=1)], dim=1), about,
-        *_measured_spectrum(batch, refined))
+    found = [((centre, guess, guess), (width, spread, 3 * spread)),
+             ((variability, rms, constant), (error, even, even))]
+    for name in _KNOWN_AS.values():
+        guess, spread = estimated(descriptors, name)
+        found.append(((guess, guess, guess), (0.5 * spread, spread, 2 * spread)))
+    centre, width = (torch.stack([torch.stack(three, dim=1) for three in of_all], dim=1)
+                     for of_all in zip(*found))
+    return Measured(centre, width, about, *_measured_spectrum(batch, refined))
 
 
 def _measured_spectrum(batch, refined):
@@ -276,7 +297,7 @@ class Quantities(nn.Module):
         super().__init__()
         self.about = Standardised(N_ABOUT)
         self.in_channel = Standardised(N_IN_CHANNEL)
-        self.of_source = _Weights(N_ABOUT, 2 * 3 * N_COMPONENTS, 192)
+        self.of_source = _Weights(N_ABOUT, _N_OF_SOURCE * 3 * N_COMPONENTS, 256)
         self.of_channel = _Weights(N_ABOUT + N_IN_CHANNEL + N_CHANNELS, 3 * N_COMPONENTS, 64)
 
     def forward(self, found):
@@ -299,10 +320,11 @@ class Quantities(nn.Module):
 
 
 def _posteriors(of_source, of_channel, found):
-    hardness, variability = (mixture(*of_one) for of_one in zip(
-        of_source.chunk(2, dim=1), found.centre.unbind(dim=1), found.width.unbind(dim=1)))
+    of_each = zip(of_source.chunk(_N_OF_SOURCE, dim=1), found.centre.unbind(dim=1),
+                  found.width.unbind(dim=1))
     errors = torch.tensor(_ROOT_ERRORS, device=of_channel.device).expand_as(found.roots)
-    return Posteriors(hardness, variability, mixture(of_channel, found.roots, errors))
+    return Posteriors(*(mixture(*of_one) for of_one in of_each),
+                      mixture(of_channel, found.roots, errors))
 
 
 def _quantiles(posterior, levels):
@@ -327,6 +349,13 @@ def hardness_quantiles(posteriors, levels):
 def variability_quantiles(posteriors, levels):
     """Quantiles of the fractional variability, ndarray (n, n_levels)."""
     return (10 ** _quantiles(posteriors.variability, levels)).numpy()
+
+
+def parameter_quantiles(posteriors, levels):
+    """Quantiles of the `PARAMETERS`, a dict of ndarray of shape (n, n_levels)."""
+    found = {name: _quantiles(getattr(posteriors, name), levels).numpy() for name in PARAMETERS}
+    return {name: values if name == _KNOWN_AS[name] else 10 ** values
+            for name, values in found.items()}
 
 
 def spectrum_quantiles(posteriors, levels):
@@ -357,13 +386,15 @@ def spectrum_at_ranks(posteriors, drawn):
     return spectrum_quantiles(posteriors, levels.T[None])[0].T
 
 
-def examples(found, hardness, log_variability, spectrum):
+def examples(found, targets, spectrum):
     """What the network learns from: measurements, and what is true of the sources.
 
     Parameters
     ----------
     found : Measured
-    hardness, log_variability : ndarray, shape (n,)
+    targets : dict of ndarray, shape (n,)
+        True values by their names in `~stingray_align.datasets.stream.TARGETS`, which says what is
+        in dex; nan where there is none.
     spectrum : ndarray, shape (n, 20)
         Expected counts.
 
@@ -371,11 +402,11 @@ def examples(found, hardness, log_variability, spectrum):
     -------
     dict of ndarray
     """
-    hardness = np.arctanh(np.clip(hardness, -_HARDEST, _HARDEST))
-    truth = {"true_hardness": hardness, "true_variability": log_variability,
-             "true_roots": np.sqrt(spectrum)}
+    truth = {"hardness": np.arctanh(np.clip(targets["hardness"], -_HARDEST, _HARDEST)),
+             "variability": targets["fractional_variability"],
+             **{name: targets[name] for name in PARAMETERS}, "roots": np.sqrt(spectrum)}
     return {name: x.cpu().numpy() for name, x in found._asdict().items()} | {
-        name: x.astype(np.float32) for name, x in truth.items()}
+        f"true_{name}": x.astype(np.float32) for name, x in truth.items()}
 
 
 def _loss(posteriors, one):
@@ -406,7 +437,7 @@ class Measurements(Prepared):
         gain = total = 0
         for one in self.held_out():
             n = len(one["about"])
-            even = _posteriors(torch.zeros(n, 2 * 3 * N_COMPONENTS),
+            even = _posteriors(torch.zeros(n, _N_OF_SOURCE * 3 * N_COMPONENTS),
                                torch.zeros(n, N_CHANNELS, 3 * N_COMPONENTS), _measured_of(one))
             gain += n * (_loss(even, one) - self.loss(quantities, one)).item()
             total += n

@@ -15,8 +15,8 @@ the mixture of curves in the first pass; the refinement (`stingray_align.autodec
 twice, with large steps and with small ones; its intervals; the covariance of the latent; and, on
 sources that were prepared for them, the weights of the experts
 (`stingray_align.autodecoder.experts`), the descriptors (`stingray_align.autodecoder.describing`),
-and hardness ratio, variability and spectrum (`stingray_align.autodecoder.quantities`). Without
-truth there is nothing to describe.
+and hardness ratio, variability, parameters and spectrum
+(`stingray_align.autodecoder.quantities`). Without truth there is nothing to describe.
 """
 
 from __future__ import annotations
@@ -491,7 +491,7 @@ def prepare_descriptions(model, source, number, size):
 
 
 def prepare_quantities(model, source, number, size):
-    """Examples for hardness ratio, variability and spectrum, from one chunk of sources."""
+    """Examples for hardness ratio, variability, parameters and spectrum, from some sources."""
     rng = np.random.default_rng([model.seed, 5, number])
     # Not those that the descriptors were learned from, of which they know too much.
     photons, truth = source.prepared(OTHERS + number, size, rng)
@@ -501,9 +501,7 @@ def prepare_quantities(model, source, number, size):
     inferred = model.infer(photons.thin(fraction, rng)[0])
     found = quantities.measured(inferred.batch, model.refine(inferred),
                                 model.describe(inferred, readouts(inferred)))
-    hardness, variability = (truth.targets[:, list(TARGETS).index(name)]
-                             for name in ("hardness", "fractional_variability"))
-    return quantities.examples(found, hardness, variability,
+    return quantities.examples(found, dict(zip(TARGETS, truth.targets.T)),
                                fraction[:, None] * truth.expected.sum(axis=1))
 
 
@@ -577,14 +575,14 @@ def fit_model(model, sources, checkpoint, progress, device, path=None):
               model.n_refinement_steps, model.batch_size // 2),
         # Of small differences between faint sources, large steps on few sources see only noise.
         Phase("finer refinement", ("refinement",), refinement_loss, _refined_shape,
-              10 * model.n_refinement_steps // 11, 2 * model.batch_size,
+              10 * model.n_refinement_steps // 11, 4 * model.batch_size,
               learning_rate=4 / 15, beta2=0.999),
         # What lies between the final estimate, pulsations included, and the truth.
         Phase("intervals", INTERVALS, intervals_loss, _refined_shape, model.n_posterior_steps,
               model.batch_size // 2),
         Phase("posterior", ("spread",), posterior_loss, _refined_shape,
               model.n_posterior_steps, model.batch_size // 2),
-        Phase("experts", ("experts",), None, None, 4 * model.n_posterior_steps,
+        Phase("experts", ("experts",), None, None, 6 * model.n_posterior_steps,
               model.batch_size // 2, prepared=(Weighed, prepare_evidence))]
     if isinstance(source, Simulated):
         phases.append(Phase("descriptors", ("describer",), None, None, 4 * model.n_steps // 5,
@@ -734,12 +732,12 @@ class _Run:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
         write_tensors(self.checkpoint, {k: v.cpu().numpy() for k, v in tensors.items()},
-                      kind="checkpoint", version=3,
+                      kind="checkpoint", version=4,
                       about=self.about | {"step": self.step, "curve": self.curve})
         _write_curve(_curve_file(self.checkpoint), self.curve)
 
     def _read(self):
-        arrays, about = read_tensors(self.checkpoint, kind="checkpoint", version=3)
+        arrays, about = read_tensors(self.checkpoint, kind="checkpoint", version=4)
         if {k: about[k] for k in self.about} != self.about:
             raise ModelFileError(
                 f"{self.checkpoint} belongs to a training with other parameters or sources: "

@@ -10,7 +10,7 @@ the sources, which is what would be known without photons.
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..autodecoder.descriptors import PARAMETERS
+from ..autodecoder.quantities import PARAMETERS
 from ..photons import N_TIME_BINS
 from ._calibration import quantile_calibration
 from ._interval_rivals import INTERVAL_RIVALS, rival_quantiles
