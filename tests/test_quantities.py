@@ -101,7 +101,7 @@ def test_measurements_are_named_numbers_with_errors(model):
     descriptors = model.describe(inferred, readouts(inferred))
     refined = model.refine(inferred)
     found = measured(inferred.batch, refined, descriptors)
-    assert found.centre.shape == found.width.shape == (4, 2, 3)
+    assert found.centre.shape == found.width.shape == (4, 6, 3)
     assert found.about.shape == (4, N_ABOUT)
     assert found.roots.shape == (4, 20, 3) and found.in_channel.shape == (4, 20, N_IN_CHANNEL)
     assert all(torch.isfinite(x).all() for x in found) and (found.width > 0).all()
