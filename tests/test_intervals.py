@@ -19,6 +19,7 @@ from stingray_align.autodecoder.draws import drawn_log_rates
 from stingray_align.autodecoder.experts import in_bins
 from stingray_align.autodecoder.intervals import (
     N_COMPONENTS, mixture, mixture_loss, mixture_quantiles)
+from stingray_align.autodecoder.mixtures import quantiles_of_mixtures
 from stingray_align.autodecoder.likelihood import total_log_rate
 
 LEVELS = np.array([0.01, 0.16, 0.5, 0.84, 0.99])
@@ -66,6 +67,15 @@ def test_quantiles_invert_the_distribution_function():
         for level, value in zip(LEVELS, found[i]):
             exact = brentq(lambda x: weight @ norm.cdf((x - mean) / sd) - level, -60, 60)
             assert_allclose(value, exact, atol=1e-3)
+
+
+def test_quantiles_never_fall():
+    """Narrow peaks far apart, where the tolerance is wider than they are."""
+    rng = np.random.default_rng(0)
+    mean, sd = 300 * rng.normal(size=(200, 3)), 10.0 ** rng.uniform(-6, 2, size=(200, 3))
+    levels = np.tile(np.linspace(0.001, 0.999, 999), (200, 1))
+    found = quantiles_of_mixtures(rng.dirichlet(np.ones(3), 200), mean, sd, levels)
+    assert (np.diff(found, axis=1) >= 0).all()
 
 
 def test_quantiles_of_one_gaussian_whose_spread_is_at_its_limits():

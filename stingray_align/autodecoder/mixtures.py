@@ -32,6 +32,8 @@ def quantiles_of_mixtures(weight, mean, sd, levels):
         x = 0.5 * (lowest + highest)
         for j in range(levels.shape[1]):
             low, high = lowest, highest
+            if j and levels[i, j] >= levels[i, j - 1]:
+                low = x  # so that quantiles never fall, not even by the tolerance
             for _ in range(60):
                 below, slope = -levels[i, j], 1e-300
                 for k in range(weight.shape[1]):
