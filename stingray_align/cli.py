@@ -860,8 +860,8 @@ def _parser():
                           "again with more sources and a lower rate")
     sub.add_argument("--posterior-steps", type=_count, default=1_500,
                      help="steps for the intervals, and for the posterior (default 1500 each); "
-                          "six times as many for the weights of the experts, and four times as many "
-                          "for hardness ratio, variability, parameters and spectrum")
+                          "six times as many for the weights of the experts, and four times as "
+                          "many for hardness ratio, variability, parameters and spectrum")
     sub.add_argument("--workers", type=int, default=1,
                      help="processes that simulate ahead (default 1; 0: simulate in between)")
     sub.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU if there is one")
