@@ -130,6 +130,25 @@ def test_intervals_are_wide_where_nothing_was_exposed():
     assert (upper - lower).min() > 1.5 * np.subtract(*found.rate_interval(seen, 0.95)[::-1]).max()
 
 
+def test_intervals_hold_the_rate_where_nothing_was_exposed():
+    population = sa.datasets.simulate_population(250, 777, counts="bright", summaries=0)
+    photons, keep = population.photons, np.ones(512, dtype=bool)
+    keep[200:300] = False
+    cut = photons.select(keep[photons.time_bin]).replace(exposed=photons.exposed * keep)
+    chosen = np.flatnonzero((photons.exposed.min(axis=1) > 0.999) & (cut.n_photons > 0))
+    lower, upper = sa.PoissonAutodecoder.pretrained().quantiles(
+        cut[chosen], [0.025, 0.975])["rate"].transpose(2, 0, 1)
+    inside, covered = np.arange(205, 300, 10), []
+    for i, low, high in zip(chosen, lower, upper):
+        start = population.event_lists[i].gti[0, 0]
+        times = start + (inside + 0.5) / 512 * photons.duration[i]
+        true = population.true_rate(i, times).sum(axis=1)
+        covered.append(((low[inside] < true) & (true < high[inside])).mean())
+    assert np.mean(covered) > 0.9
+    width = upper - lower
+    assert np.median(width[:, inside].mean(axis=1) / width[:, keep].mean(axis=1)) > 1.1
+
+
 def test_good_time_intervals_shorter_than_the_bins_are_no_variability():
     rng = np.random.default_rng(3)
     number, inside = rng.integers(0, 1000, 40_000), rng.uniform(0, 6, 40_000)
