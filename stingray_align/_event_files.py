@@ -31,6 +31,14 @@ __all__ = ["guess_format", "read_fits", "read_table", "calibrate", "epoch_of", "
 # photons that dither across a chip edge must not cost the source its exposure.
 _CCD_SHARE = 0.1
 
+#: Widths of PI channels in eV that Stingray's table lacks, by mission and start of the instrument.
+#: Suzaku data reduction guide, 4.3 (XIS); ASCA Guest Observer Facility (SIS); ROSAT status report 78
+#: (PSPC); XRISM and Hitomi data reduction guides; AstroSat SXT handbook; eSASS products (eROSITA).
+_CHANNELS = {("swift", "XRT"): 10, ("suzaku", "XIS"): 3.65, ("asca", "SIS"): 3.65,
+             ("rosat", "PSPC"): 10, ("xrism", "XTEND"): 6, ("xrism", "RESOLVE"): 0.5,
+             ("hitomi", "SXI"): 6, ("hitomi", "SXS"): 0.5, ("astrosat", "SXT"): 10,
+             ("srg", ""): 1, ("erosita", ""): 1}
+
 
 def guess_format(filename):
     """Format of a file from its first bytes, or from its name where it is remote."""
@@ -158,6 +166,7 @@ def _read_events(cls, filename, source, rmf_file, options):
     gti_file = options.pop("gti_file", None)
     reader = _Reader(filename, output_class=stingray.EventList, **options)
     try:
+        cameras = _cameras(reader)
         data, header = reader.data_hdu.data, reader.data_hdu.header
         if header.get("THINNED"):
             warnings.warn(
@@ -177,11 +186,12 @@ def _read_events(cls, filename, source, rmf_file, options):
             own = np.array(selection.ccds)  # an aperture without a photon still has its CCD
         if own is not None and events.n > 0:
             events.detector_id = own
+        detectors = own if cameras is None else cameras
         if gti_file is None:
-            gti = _file_gti(reader.data_hdus, header, reader.gtistring, exact, own)
+            gti = _file_gti(reader.data_hdus, header, reader.gtistring, exact, detectors)
         else:
             with fits.open(gti_file) as hdus:
-                gti = _file_gti(hdus, header, reader.gtistring, exact, own)
+                gti = _file_gti(hdus, header, reader.gtistring, exact, detectors)
             if gti is None:
                 raise EventDataError(f"{gti_file} holds no GTIs named {reader.gtistring}")
         if gti is not None:
@@ -215,7 +225,8 @@ def _convert(cls, reader, data, rmf_file):
     stock = reader.transform_slice(data)
     events.time = _native(stock.time)
     names = {name.lower(): name for name in data.dtype.names}
-    pi_name = names.get(str(reader.pi_column).lower())
+    pi_name = names.get(str(reader.pi_column).lower(), names.get("pi"))
+    unit = u.Unit(pi_name and data.columns[pi_name].unit or "", parse_strict="silent")
     if stock.pi is None and pi_name is not None and pi_name != reader.energy_column:
         stock.pi = data[pi_name]
     extra = [name.replace(".", "_").lower() for name in reader.additional_columns or []]
@@ -225,6 +236,8 @@ def _convert(cls, reader, data, rmf_file):
             setattr(events, name, _native(value))
     if rmf_file is not None:
         events.convert_pi_to_energy(rmf_file)
+    elif events.energy is None and events.pi is not None and unit.is_equivalent("keV"):
+        events.energy = u.Quantity(events.pi, unit).to_value("keV")
     elif events.energy is None:
         events.energy = calibrate(events.pi, events.mission, events.instr, epoch_of(events))
     elif reader.energy_column and reader.data_hdu.columns[reader.energy_column].unit is None:
@@ -254,6 +267,19 @@ def _ccds(reader):
         if name in column:
             return np.array(reader.data_hdu.data[column[name]]).astype(int)
     return None
+
+
+def _cameras(reader):
+    """Telescope of each event of eROSITA (n,), of which all look at the source; otherwise None.
+
+    Every pixel of a pattern has a row there, those beside the main one with a negative energy; what
+    is left of the table are photons.
+    """
+    if reader.mission not in ("srg", "erosita"):
+        return None
+    hdu = reader.data_hdu
+    hdu.data = hdu.data[hdu.data["PI"] > 0]
+    return np.array(hdu.data["TM_NR"]).astype(int) if "TM_NR" in hdu.columns.names else None
 
 
 def _file_gti(hdus, event_header, gtistring, exact, ccds):
@@ -416,9 +442,9 @@ def calibrate(pi, mission, instr, epoch):
     if pi is None or np.size(pi) == 0 or not mission:
         return None
     pi = np.asarray(pi)
-    if mission.lower() == "swift" and (instr or "").upper() == "XRT":
-        # Channels of 10 eV, which Stingray's table lacks.
-        return (pi + 0.5) * 0.01
+    for (known, camera), width in _CHANNELS.items():
+        if mission.lower() == known and (instr or "").upper().startswith(camera):
+            return (pi + 0.5) * width / 1000
     alias = {"chandra": "axaf", "rxte": "xte", "xmm-newton": "xmm"}
     mission = alias.get(mission.lower(), mission.lower())
     try:

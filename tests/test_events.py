@@ -38,8 +38,8 @@ def gti_hdu(intervals, name="GTI", ver=1, **keys):
     return hdu
 
 
-def write_events(path, times, *, energy=(1000.0, "eV"), pi=None, ccds=None, gtis=(), keys=None,
-                 ccd_name="ccd_id", mission="CHANDRA", instrument="ACIS"):
+def write_events(path, times, *, energy=(1000.0, "eV"), pi=None, pi_unit=None, ccds=None, gtis=(),
+                 keys=None, ccd_name="ccd_id", mission="CHANDRA", instrument="ACIS"):
     """Write a small event file; energy is (value or values, unit)."""
     times = np.asarray(times, dtype=float)
     columns = [fits.Column("TIME", "D", unit="s", array=times)]
@@ -47,7 +47,8 @@ def write_events(path, times, *, energy=(1000.0, "eV"), pi=None, ccds=None, gtis
         values = np.broadcast_to(np.asarray(energy[0], dtype=float), times.shape)
         columns.append(fits.Column("ENERGY", "E", unit=energy[1], array=values))
     if pi is not None:
-        columns.append(fits.Column("PI", "J", array=np.broadcast_to(pi, times.shape)))
+        columns.append(fits.Column("PI", "J", unit=pi_unit,
+                                   array=np.broadcast_to(pi, times.shape)))
     if ccds is not None:
         columns.append(fits.Column(ccd_name, "I", array=ccds))
     hdu = fits.BinTableHDU.from_columns(columns, name="EVENTS")
@@ -141,16 +142,51 @@ def test_reads_stingrays_own_files(name, n, instrument, says):
     ("NuSTAR", "FPMA", 10, 2.02),
     ("IXPE", "GPD", 50, 2.0),
     ("SWIFT", "XRT", 150, 1.505),
+    ("ROSAT", "PSPCB", 150, 1.505),
+    ("ASCA", "SIS0", 400, 1.462),
+    ("SUZAKU", "XIS1", 400, 1.462),
+    ("HITOMI", "SXI", 250, 1.503),
+    ("XRISM", "XTEND", 250, 1.503),
+    ("XRISM", "RESOLVE", 3000, 1.50025),
+    ("ASTROSAT", "SXT", 150, 1.505),
+    ("eROSITA", "TM1", 1500, 1.5005),
 ])
 def test_channels_become_energies(tmp_path, mission, instrument, pi, energy):
     path = write_events(tmp_path / "pi.fits", T0 + np.arange(5.0), energy=None, pi=pi,
                         gtis=[gti_hdu([T0 - 1, T0 + 9])], mission=mission, instrument=instrument)
     ev = quiet_read(path)
-    assert ev.energy == pytest.approx(energy)
+    assert ev.energy == pytest.approx(energy, rel=1e-3)
     assert np.all(ev.pi == pi)
     # A list in memory with channels only is calibrated alike.
     bare = stingray.EventList(ev.time, pi=ev.pi, gti=ev.gti, mission=ev.mission, instr=ev.instr)
-    assert prepare(bare)[1] == pytest.approx(energy)
+    assert prepare(bare)[1] == pytest.approx(energy, rel=1e-3)
+
+
+@pytest.mark.parametrize(("pi", "unit"), [(1500, "eV"), (2, "keV")])
+def test_channels_with_a_unit_of_energy_need_no_calibration(tmp_path, pi, unit):
+    path = write_events(tmp_path / "pi.fits", T0 + np.arange(5.0), energy=None, pi=pi,
+                        pi_unit=unit, gtis=[gti_hdu([T0 - 1, T0 + 9])], mission="NEW",
+                        instrument="CAMERA")
+    assert quiet_read(path).energy == pytest.approx((pi * u.Unit(unit)).to_value("keV"))
+
+
+def test_erosita(tmp_path):
+    """Photons of seven telescopes, beside rows of pixels that are none."""
+    times = T0 + np.linspace(0.5, 98.5, 70)
+    telescopes, pi = np.tile(np.arange(1, 8), 10), np.full(70, 1200)
+    pi[::10] = -1200
+    gtis = [gti_hdu(T0 + np.array([0, 99.0]), name=f"GTI{tm}") for tm in range(1, 8)]
+    # One telescope looked for a shorter time, and one sent next to nothing at all.
+    gtis[2] = gti_hdu(T0 + np.array([10, 99.0]), name="GTI3")
+    telescopes[telescopes == 5] = 4
+    gtis[4] = gti_hdu(T0 + np.array([0, 1.0]), name="GTI5")
+    path = write_events(tmp_path / "em01.fits", times, energy=None, pi=pi, pi_unit="eV",
+                        ccds=telescopes, ccd_name="TM_NR", gtis=gtis, mission="eROSITA",
+                        instrument="MERGED", keys={"MISSION": "SRG"})
+    with pytest.warns(EventDataWarning, match="6 of 63 events"):
+        ev = EventList.read(path)
+    assert ev.n == 57 and ev.energy == pytest.approx(1.2)
+    assert (ev.gti - T0).tolist() == [[10, 99]]
 
 
 @pytest.mark.parametrize(("value", "unit"), [(1500.0, "eV"), (1.5, "keV"), (1.5e-3, "MeV")])
