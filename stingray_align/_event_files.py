@@ -32,8 +32,9 @@ __all__ = ["guess_format", "read_fits", "read_table", "calibrate", "epoch_of", "
 _CCD_SHARE = 0.1
 
 #: Widths of PI channels in eV that Stingray's table lacks, by mission and start of the instrument.
-#: Suzaku data reduction guide, 4.3 (XIS); ASCA Guest Observer Facility (SIS); ROSAT status report 78
-#: (PSPC); XRISM and Hitomi data reduction guides; AstroSat SXT handbook; eSASS products (eROSITA).
+#: Suzaku data reduction guide, 4.3 (XIS); ASCA Guest Observer Facility (SIS); ROSAT status report
+#: 78 (PSPC); XRISM and Hitomi data reduction guides; AstroSat SXT handbook; eSASS products
+#: (eROSITA).
 _CHANNELS = {("swift", "XRT"): 10, ("suzaku", "XIS"): 3.65, ("asca", "SIS"): 3.65,
              ("rosat", "PSPC"): 10, ("xrism", "XTEND"): 6, ("xrism", "RESOLVE"): 0.5,
              ("hitomi", "SXI"): 6, ("hitomi", "SXS"): 0.5, ("astrosat", "SXT"): 10,

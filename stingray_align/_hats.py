@@ -25,7 +25,8 @@ __all__ = ["ATTRIBUTES", "INDEX", "LEFT_OUT", "NESTED", "STARTED", "VECTORS", "a
 INDEX = "_healpix_29"
 NESTED = {"events": ("time", "energy"), "gti": ("start", "stop")}
 #: Attributes of an event list that become columns, with their types in Arrow.
-ATTRIBUTES = {"mission": "string", "instr": "string", "mjdref": "float64"} | dict.fromkeys(
+ATTRIBUTES = {"mission": "string", "instr": "string", "arf_file": "string",
+              "mjdref": "float64"} | dict.fromkeys(
     ("background_soft", "background_medium", "background_hard", "background_top"), "float64")
 VECTORS = ("vector", "shared")
 STARTED, LEFT_OUT = "started.json", "left_out.json"

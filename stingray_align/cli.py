@@ -507,13 +507,15 @@ def _print_header(path):
 def _read(path, args):
     """The one source that the options pick out of an event file."""
     names = ("fmt", "position", "radius", "region", "background")
+    response = {} if getattr(args, "arf", None) is None else {"arf_file": args.arf}
     given = {name: getattr(args, name, None) for name in names}
     if given["background"] is None and (given["position"] or given["region"]):
         given["background"] = "auto"
     elif given["background"] == "none":
         given["background"] = None
     given = {k: v for k, v in given.items() if v is not None}
-    return sa.EventList.read(path, **given) if given else sa.datasets.read_event_file(path)
+    read = sa.EventList.read if given else sa.datasets.read_event_file
+    return read(path, **given, **response)
 
 
 def _selected(args):
@@ -997,6 +999,9 @@ def _add_selection(sub):
     group.add_argument("--background", type=_background, metavar="WHERE",
                        help="auto (an annulus around the source; the default when one is "
                             "picked), INNER,OUTER radii, a region file, or none")
+    group.add_argument("--arf", type=Path, metavar="FILE",
+                       help="ancillary response file of the source, whose effective area takes "
+                            "the place of the camera's usual one")
     _add_format(group)
 
 

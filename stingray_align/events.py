@@ -26,6 +26,7 @@ from stingray.gti import cross_two_gtis, merge_gtis
 from ._event_files import calibrate, epoch_of, guess_format, one_name, read_fits, read_table
 from ._gti import as_floats, in_gti, length, tidy_gti, warn_dropped
 from .errors import EventDataError, EventDataWarning
+from .instruments import read_arf
 from .photons import BACKGROUND_ATTRIBUTES, CHANNEL_EDGES
 
 __all__ = ["EventList", "enable", "prepare", "instrument_of", "background_rates"]
@@ -42,6 +43,9 @@ class EventList(stingray.EventList):
     background_soft, background_medium, background_hard, background_top : float or None
         Background expected in the source aperture (ct/s) in the bands 0.5-1.2, 1.2-2, 2-7 and
         7-8 keV; None where it is not known.
+    arf_file : str or None
+        Ancillary response file (ARF) of the observation. The effective area in there takes the
+        place of the instrument's usual one, which the model would assume.
 
     Examples
     --------
@@ -57,6 +61,7 @@ class EventList(stingray.EventList):
     background_medium = None
     background_hard = None
     background_top = None
+    arf_file = None
 
     def __len__(self):
         # Stock lists without events claim a length of one.
@@ -73,6 +78,7 @@ class EventList(stingray.EventList):
         region=None,
         background=None,
         rmf_file=None,
+        arf_file=None,
         **kwargs,
     ):
         """Read an event list from any file that Stingray reads.
@@ -98,6 +104,9 @@ class EventList(stingray.EventList):
             `stingray_align.regions.select_source`.
         rmf_file : str, optional
             Response matrix that converts PI channels to energies.
+        arf_file : str or `~pathlib.Path`, optional
+            Ancillary response file of the source, as ``specextract``, ``arfgen``, ``xrtmkarf`` or
+            ``srctool`` make it. It is looked at here, and read again when the list is embedded.
         **kwargs
             Passed to `stingray.io.FITSTimeseriesReader`: ``gtistring``, ``gti_file``,
             ``force_hduname``, ``additional_columns``.
@@ -111,7 +120,8 @@ class EventList(stingray.EventList):
         Raises
         ------
         EventDataError
-            The file is no event file, is truncated, or the aperture lies outside the field.
+            The file is no event file, is truncated, or the aperture lies outside the field; or
+            ``arf_file`` is no ARF.
         FileNotFoundError
             There is no such file.
 
@@ -137,19 +147,25 @@ class EventList(stingray.EventList):
         (1524, 'ACIS-S')
         """
         filename = os.fspath(filename)
+        if arf_file is not None:
+            read_arf(arf_file, CHANNEL_EDGES)
         picks = any(value is not None for value in (position, radius, region, background))
         if fmt is None:
             fmt = guess_format(filename)
         if fmt.lower() in ("hea", "ogip"):
             source = {"position": position, "radius": radius, "region": region,
                       "background": background} if picks else None
-            return read_fits(cls, filename, source, rmf_file, kwargs)
-        if picks:
+            events = read_fits(cls, filename, source, rmf_file, kwargs)
+        elif picks:
             raise EventDataError(
                 "position, radius, region and background need a FITS event file with sky "
                 f"coordinates; {filename} is read as {fmt}"
             )
-        return read_table(cls, filename, fmt, rmf_file, kwargs)
+        else:
+            events = read_table(cls, filename, fmt, rmf_file, kwargs)
+        if arf_file is not None:
+            events.arf_file = os.path.abspath(arf_file)
+        return events
 
     @classmethod
     def from_eventlist(cls, events):
@@ -218,7 +234,8 @@ class EventList(stingray.EventList):
 
         As Stingray's ``join``, with two additions: exposures without a photon keep their GTIs,
         and the background rates are averaged over the joined exposure (they add up where
-        exposures overlap), or are unknown if one of them is.
+        exposures overlap), or are unknown if one of them is. The ancillary response file stays
+        only if it is the same for all.
 
         Parameters
         ----------
@@ -234,7 +251,9 @@ class EventList(stingray.EventList):
         lists = [type(self).from_eventlist(ev) for ev in (self, *others)]
         rates = [background_rates(ev) for ev in lists]
         gtis = [ev._gti for ev in lists]
+        arf_files = {ev.arf_file for ev in lists}
         for ev in lists:
+            ev.arf_file = None
             for name in BACKGROUND_ATTRIBUTES:
                 setattr(ev, name, None)
         full = [ev for ev in lists if ev.n > 0]
@@ -244,6 +263,12 @@ class EventList(stingray.EventList):
             joined = full[0]
         else:
             joined = super(EventList, full[0]).join(full[1:], strategy=strategy)
+        if len(arf_files) == 1:
+            joined.arf_file = arf_files.pop()
+        elif any(arf_files):
+            warnings.warn("the joined lists have different effective areas, of which none is kept; "
+                          "set arf_file to the one that is to count", EventDataWarning,
+                          stacklevel=2)
         known = [gti for gti in gtis if gti is not None]
         if len(known) == len(lists) and len(known) > 1 and strategy != "none":
             joined.gti = merge_gtis(known, strategy=strategy)

@@ -7,12 +7,22 @@ calibration, and nothing measured on real data is divided by them.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from astropy import units as u
+from astropy.io import fits
 
-__all__ = ["INSTRUMENTS", "Instrument", "canonical_instrument", "effective_area"]
+from .errors import EventDataError
+
+__all__ = ["INSTRUMENTS", "USUAL_INSTRUMENT", "Instrument", "canonical_instrument",
+           "effective_area", "mean_area", "read_arf"]
+
+#: Whose area is taken for that of an unknown instrument.
+USUAL_INSTRUMENT = "ACIS-S"
 
 # Energies (keV) at which every area below is tabulated.
 _ENERGIES = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 2.3, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
@@ -113,6 +123,76 @@ def effective_area(name, energies):
     instrument = INSTRUMENTS[name]
     return np.exp(np.interp(np.log(energies), np.log(instrument.energies),
                             np.log(instrument.area)))
+
+
+@cache
+def mean_area(name, edges):
+    """Approximate on-axis effective area, averaged over bins of energy.
+
+    Parameters
+    ----------
+    name : str
+        Canonical instrument name; an empty one is taken for `USUAL_INSTRUMENT`.
+    edges : tuple of float, shape (n + 1,)
+        Edges of the bins in keV.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Area in cm2.
+    """
+    edges = np.array(edges)
+    inside = edges[:-1] + np.diff(edges) * (np.arange(8)[:, None] + 0.5) / 8
+    return effective_area(name or USUAL_INSTRUMENT, inside).mean(axis=0)
+
+
+def read_arf(filename, edges):
+    """Effective area in an ancillary response file (ARF), averaged over bins of energy.
+
+    Parameters
+    ----------
+    filename : str or `~pathlib.Path`
+        FITS file with a table SPECRESP (columns ENERG_LO, ENERG_HI, SPECRESP), plain or gzipped.
+    edges : array_like, shape (n + 1,)
+        Edges of the bins in keV.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Area in cm2, zero where the file has none.
+
+    Raises
+    ------
+    EventDataError
+        If the file is no ARF, or has no area at these energies.
+    FileNotFoundError
+        If there is no such file.
+
+    References
+    ----------
+    George et al. 1998, OGIP Calibration Memo CAL/GEN/92-002 (the format).
+    """
+    filename = os.fspath(filename)
+    try:
+        with fits.open(filename) as hdus:
+            table = next(hdu for hdu in hdus if hdu.name == "SPECRESP")
+            low, high, area = (u.Quantity(table.data[name].astype(float),
+                                          table.columns[name].unit or usual).to_value(usual)
+                               for name, usual in (("ENERG_LO", "keV"), ("ENERG_HI", "keV"),
+                                                   ("SPECRESP", "cm2")))
+    except FileNotFoundError:
+        raise
+    except (OSError, StopIteration, KeyError, TypeError, ValueError) as error:
+        raise EventDataError(f"{filename} is no ancillary response file (ARF), which has a table "
+                             "SPECRESP with columns ENERG_LO, ENERG_HI and SPECRESP") from error
+    order = np.argsort(low)
+    low, high, area = low[order], high[order], np.nan_to_num(area[order])
+    collected = np.concatenate([[0.0], np.cumsum(area * (high - low))])
+    found = np.diff(np.interp(edges, np.append(low, high[-1]), collected)) / np.diff(edges)
+    if not (len(area) and np.all(area >= 0) and np.any(found > 0)):
+        raise EventDataError(f"{filename} has no effective area at {edges[0]:g} to {edges[-1]:g} "
+                             "keV")
+    return found
 
 
 def canonical_instrument(mission, instrument, detector=None):

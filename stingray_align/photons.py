@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from .errors import EventDataError, EventDataWarning
+from .instruments import mean_area, read_arf
 
 __all__ = ["N_TIME_BINS", "N_FINE_BINS", "CHANNEL_EDGES", "N_CHANNELS", "BAND_EDGES",
            "BAND_OF_CHANNEL", "Photons", "exposure_in_bins", "reduce_events", "spread_frames",
@@ -29,10 +30,14 @@ CHANNEL_EDGES = np.concatenate([
     np.geomspace(0.5, 1.2, 7)[:-1], np.geomspace(1.2, 2.0, 5)[:-1],
     np.geomspace(2.0, 7.0, 10), [8.0]])
 N_CHANNELS = len(CHANNEL_EDGES) - 1
+_EDGES = tuple(CHANNEL_EDGES)
 
 #: CSC soft, medium and hard bands, and the rest up to 8 keV, in keV.
 BAND_EDGES = (0.5, 1.2, 2.0, 7.0, 8.0)
 BAND_OF_CHANNEL = np.searchsorted(BAND_EDGES, CHANNEL_EDGES[:-1] + 1e-6) - 1
+
+#: Least effective area that counts, in units of its mean: less than any camera of the training has.
+_LEAST_AREA = 0.01
 
 #: Attributes of an event list that hold the background rate in the aperture (ct/s), band by band.
 BACKGROUND_ATTRIBUTES = ("background_soft", "background_medium", "background_hard",
@@ -106,6 +111,9 @@ class Photons:
         of `BAND_EDGES`; zero where it is not known.
     instrument : ndarray of str, shape (n,)
         Canonical instrument (a key of `stingray_align.instruments.INSTRUMENTS`) or "".
+    arf : ndarray of float32, shape (n, 20), optional
+        Mean effective area in each channel (cm2) from an ancillary response file; nan for sources
+        without one.
     """
 
     ARRAYS = ("offsets", "phase", "channel", "start", "duration", "exposed", "background")
@@ -118,6 +126,11 @@ class Photons:
     exposed: np.ndarray
     background: np.ndarray
     instrument: np.ndarray
+    arf: np.ndarray = None
+
+    def __post_init__(self):
+        if self.arf is None:
+            object.__setattr__(self, "arf", np.full((len(self), N_CHANNELS), np.nan, np.float32))
 
     def __len__(self):
         return len(self.duration)
@@ -131,6 +144,21 @@ class Photons:
     def exposure(self):
         """Exposure of each source in s, shape (n,)."""
         return self.exposed.mean(axis=1, dtype=float) * self.duration
+
+    @property
+    def has_arf(self):
+        """Which sources have an effective area of their own, shape (n,)."""
+        return np.isfinite(self.arf).all(axis=1)
+
+    @property
+    def area(self):
+        """Mean effective area of each source in each channel in cm2, shape (n, 20).
+
+        Without an ancillary response file the approximate one of the instrument.
+        """
+        usual = np.array([mean_area(name, _EDGES) for name in self.instrument])
+        own = np.maximum(self.arf, _LEAST_AREA * self.arf.mean(axis=1, keepdims=True))
+        return np.where(self.has_arf[:, None], own, usual)
 
     @property
     def source_index(self):
@@ -150,7 +178,7 @@ class Photons:
         take = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], count)
         return Photons(offsets, self.phase[take], self.channel[take], self.start[rows],
                        self.duration[rows], self.exposed[rows], self.background[rows],
-                       self.instrument[rows])
+                       self.instrument[rows], self.arf[rows])
 
     def select(self, keep):
         """The same sources with only some photons.
@@ -165,8 +193,8 @@ class Photons:
             Exposure and background stay as they are.
         """
         inside = np.concatenate([[0], np.cumsum(keep)])
-        return Photons(inside[self.offsets], self.phase[keep], self.channel[keep], self.start,
-                       self.duration, self.exposed, self.background, self.instrument)
+        return self.replace(offsets=inside[self.offsets], phase=self.phase[keep],
+                            channel=self.channel[keep])
 
     def thin(self, fraction, rng):
         """Split the photons at random into two independent Poisson processes.
@@ -379,5 +407,16 @@ def reduce_events(events):
         duration=np.array([duration], dtype=float),
         exposed=(exposed * (N_TIME_BINS / duration)).astype(np.float32)[None],
         background=background.astype(np.float32)[None],
-        instrument=np.array([instrument_of(events) or ""]))
+        instrument=np.array([instrument_of(events) or ""]), arf=_arf_of(events))
     return photons, gti
+
+
+def _arf_of(events):
+    filename = getattr(events, "arf_file", None)
+    if filename is None:
+        return None
+    try:
+        return read_arf(filename, CHANNEL_EDGES).astype(np.float32)[None]
+    except FileNotFoundError:
+        raise EventDataError(f"there is no ancillary response file {filename}; give another one in "
+                             "events.arf_file, or None") from None

@@ -40,6 +40,8 @@ class RateEstimate:
     gti : ndarray, shape (m, 2)
     mjdref : float
         MJD from which times are counted, as in the event list.
+    arf_file : str or None
+        Ancillary response file, as in the event list.
 
     Notes
     -----
@@ -51,7 +53,7 @@ class RateEstimate:
     """
 
     name = "rate estimate"
-    mjdref = 0.0  # set by who knows the event list
+    mjdref, arf_file = 0.0, None  # set by who knows the event list
 
     def __init__(self, photons, gti):
         self.photons = photons
@@ -277,6 +279,7 @@ class RateEstimate:
         if self.photons.background.any():
             for attribute, known in zip(BACKGROUND_ATTRIBUTES, self.photons.background[0]):
                 setattr(drawn, attribute, float(known) / self.exposure)
+        drawn.arf_file = self.arf_file
         return drawn
 
     def plot(self, ax=None, *, n_bins=None):

@@ -75,8 +75,9 @@ def write_catalog(parts, output, *, n_rows=5000):
 
     Notes
     -----
-    Times, energies and GTIs are kept to the last bit, with mission, instrument, ``mjdref`` and
-    background rates. Everything else that an event list may carry is left out.
+    Times, energies and GTIs are kept to the last bit, with mission, instrument, ``mjdref``, the
+    background rates and the path of the ancillary response file. Everything else that an event
+    list may carry is left out.
 
     Examples
     --------

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from astropy.io import fits
 
 from stingray_align.autodecoder.batch import Cells
 from stingray_align.photons import N_CHANNELS, N_TIME_BINS, Photons
@@ -33,3 +34,16 @@ def every_cell(n):
     source = in_time // N_TIME_BINS
     return Cells(source, in_time, in_time // 4 * N_CHANNELS + channel,
                  source * N_CHANNELS + channel, torch.ones(len(flat)))
+
+
+def write_arf(path, area, energies=None):
+    """An ancillary response file with an area (cm2), a function of energy in keV."""
+    edges = np.linspace(0.2, 10, 981) if energies is None else energies
+    hdu = fits.BinTableHDU.from_columns([
+        fits.Column("ENERG_LO", "E", unit="keV", array=edges[:-1]),
+        fits.Column("ENERG_HI", "E", unit="keV", array=edges[1:]),
+        fits.Column("SPECRESP", "E", unit="cm**2",
+                    array=np.broadcast_to(area((edges[:-1] + edges[1:]) / 2), len(edges) - 1)),
+    ], name="SPECRESP")
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+    return path

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import stingray_align as sa
+from small_sources import write_arf
 from stingray_align.autodecoder import draw_vectors, embed_vectors
 from stingray_align.errors import DomainShiftWarning, EventDataError, EventDataWarning
+from stingray_align.instruments import effective_area
 from stingray_align.photons import CHANNEL_EDGES, Photons
 
 LATE = 7.3e8  # mission times of today's telescopes
@@ -343,6 +345,58 @@ def test_other_instruments_are_accepted_with_a_warning(mission, instr, message):
         assert np.isfinite(sa.embed(ev).vector).all()
 
 
+def test_an_effective_area_of_its_own_quiets_the_warning(tmp_path):
+    """For instruments of the training; of others the energy resolution stays unknown."""
+    path = write_arf(tmp_path / "pn.arf", lambda energy: effective_area("EPIC-pn", energy))
+    ev = sa.EventList(np.linspace(1, 900, 60), energy=np.linspace(0.6, 5, 60), gti=[[0, 1e3]],
+                      mission="xmm", instr="EPN")
+    with pytest.warns(DomainShiftWarning, match="arf_file"):
+        usual = sa.embed(ev)
+    ev.arf_file = path
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        own = sa.embed(ev)
+    assert_allclose(own.vector, usual.vector, atol=0.02)
+    assert own.simulate(seed=0).arf_file == own.edit(n_h=0.1).simulate(seed=0).arf_file == path
+    assert sa.evaluate.rivals.constant(ev).simulate(seed=0).arf_file == path
+    ev.instr = "RGS"
+    with pytest.warns(DomainShiftWarning, match="but not its energy resolution"):
+        sa.embed(ev)
+
+
+def test_late_acis_observations_need_their_effective_area(tmp_path):
+    def observed(mjd, **kwargs):
+        ev = sa.EventList([1.0, 200.0], energy=[1.0, 2.0], gti=[[0, 1e3]], mission="chandra",
+                          instr="ACIS-S", mjdref=mjd)
+        for name, value in kwargs.items():
+            setattr(ev, name, value)
+        return ev
+
+    path = write_arf(tmp_path / "late.arf", lambda energy: 300.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sa.embed([observed(0), observed(52000), observed(58000, arf_file=path)])
+    with pytest.warns(DomainShiftWarning, match="by 2017.*arf_file") as caught:
+        sa.embed([observed(52000), observed(58000)])
+    assert len(caught) == 1
+
+
+def test_a_contaminated_camera_does_not_look_like_absorption():
+    """Photons that a layer on the camera took away are not missed if its area says so."""
+    seen = sa.datasets.simulate_population(120, seed=8, counts="bright", instruments="ACIS-S",
+                                           classes=["unobscured AGN", "HMXB pulsar"], summaries=0)
+    photons = Photons.from_events(seen.event_lists)
+    through = np.exp(-2 * (CHANNEL_EDGES[:-1] / 0.67) ** -2.5)
+    kept = np.random.default_rng(1).random(len(photons.phase)) < through[photons.channel]
+    photons = photons.select(kept)
+    known = photons.replace(arf=(photons.area * through).astype(np.float32))
+    names = sa.autodecoder.readouts.feature_names(sa.PoissonAutodecoder.pretrained().n_latent)
+    at = names.index("estimated_log_n_h")
+    truth = np.log10(np.asarray(seen.truth["n_h"], float))
+    off, right = (np.median(embed_vectors(one)[:, at] - truth) for one in (photons, known))
+    assert off > 0.25 and abs(right) < 0.5 * off
+
+
 def test_windows_outside_the_trained_lengths_are_named():
     with pytest.warns(DomainShiftWarning, match="window of 5 s"):
         sa.embed(make([1.0], [1.0], [[0, 5]]))
@@ -394,17 +448,18 @@ def test_draws_and_light_curves_keep_time_zero_mission_and_background(events):
     from stingray_align.photons import BACKGROUND_ATTRIBUTES
 
     other = events.apply_mask(np.ones(len(events), bool))
-    other.mjdref = 50814.0
+    other.mjdref = 40000.0
     for name, rate in zip(BACKGROUND_ATTRIBUTES, (1e-3, 1e-3, 5e-3, 1e-3)):
         setattr(other, name, rate)
     one = other.embed()
     drawn = one.simulate(seed=2)
-    assert drawn.mjdref == 50814.0 and drawn.mission == "chandra"
+    assert drawn.mjdref == 40000.0 and drawn.mission == "chandra"
+    assert drawn.arf_file is None
     assert drawn.background_hard == pytest.approx(5e-3, rel=1e-5)
-    assert drawn.embed().mjdref == one.edit(n_h=0.1).mjdref == 50814.0
-    assert one.to_lightcurve(1000).mjdref == 50814.0
-    assert sa.embed([other])[0].mjdref == 50814.0
-    assert sa.evaluate.rivals.constant(other).to_lightcurve(1000).mjdref == 50814.0
+    assert drawn.embed().mjdref == one.edit(n_h=0.1).mjdref == 40000.0
+    assert one.to_lightcurve(1000).mjdref == 40000.0
+    assert sa.embed([other])[0].mjdref == 40000.0
+    assert sa.evaluate.rivals.constant(other).to_lightcurve(1000).mjdref == 40000.0
 
 
 def test_fine_light_curves_are_those_of_coarse_ones(embedding):

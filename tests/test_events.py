@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import stingray_align as sa
+from small_sources import write_arf
 from stingray_align.errors import EventDataError, EventDataWarning
 from stingray_align.events import EventList, background_rates, instrument_of, prepare
 
@@ -210,6 +211,33 @@ def test_response_matrix(tmp_path):
     path = STINGRAY_DATA / "monol_testA.evt"
     ev = quiet_read(path, rmf_file=str(STINGRAY_DATA / "test.rmf"))
     assert ev.energy.dtype == float and np.all(ev.energy > 0)
+
+
+def test_ancillary_response_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_arf(Path("source.arf"), lambda energy: 50.0)
+    ev = quiet_read(M82, arf_file="source.arf")
+    assert ev.arf_file == str(tmp_path / "source.arf")
+    assert ev[:5].arf_file == ev.apply_mask(ev.energy > 1).arf_file == ev.arf_file
+    ev.write("long_enough.ecsv")
+    assert quiet_read("long_enough.ecsv").arf_file == ev.arf_file
+    assert quiet_read("long_enough.ecsv", arf_file="source.arf").arf_file == ev.arf_file
+    assert quiet_read(M82).arf_file is None
+    with pytest.raises(FileNotFoundError):
+        EventList.read(M82, arf_file="missing.arf")
+    with pytest.raises(EventDataError, match="no ancillary response file"):
+        EventList.read(M82, arf_file=M82)
+
+
+def test_joined_lists_keep_the_response_file_that_they_share():
+    one, two = (EventList([1.0 + t], energy=[1.0], gti=[[t, t + 2]]) for t in (0, 5))
+    assert one.join(two).arf_file is None
+    one.arf_file = two.arf_file = "a.arf"
+    assert one.join(two).arf_file == "a.arf"
+    two.arf_file = "b.arf"
+    with pytest.warns(EventDataWarning, match="different effective areas"):
+        assert one.join(two).arf_file is None
+    assert (one.arf_file, two.arf_file) == ("a.arf", "b.arf")
 
 
 def test_unsorted_files_are_sorted_and_stay_matched(tmp_path):

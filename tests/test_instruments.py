@@ -1,7 +1,14 @@
+import gzip
+
 import numpy as np
 import pytest
+from astropy.io import fits
 
-from stingray_align.instruments import INSTRUMENTS, canonical_instrument, effective_area
+from small_sources import write_arf
+from stingray_align.errors import EventDataError
+from stingray_align.instruments import (INSTRUMENTS, canonical_instrument, effective_area,
+                                        mean_area, read_arf)
+from stingray_align.photons import CHANNEL_EDGES
 
 
 def test_names_are_the_six_of_the_simulations():
@@ -58,3 +65,52 @@ def test_names_are_normalised(mission, instrument, detector, expected):
 def test_canonical_names_stay_as_they_are(name):
     assert canonical_instrument(INSTRUMENTS[name].mission, name) == name
     assert canonical_instrument(None, name) == name
+
+
+def test_mean_area_is_that_of_a_fine_grid():
+    fine = np.linspace(1.2, 2.0, 100_001)
+    expected = effective_area("EPIC-pn", (fine[1:] + fine[:-1]) / 2).mean()
+    assert mean_area("EPIC-pn", (1.2, 2.0)) == pytest.approx([expected], rel=1e-3)
+    assert mean_area("", (1.0, 2.0)) == mean_area("ACIS-S", (1.0, 2.0))
+
+
+def test_area_of_an_ancillary_response_file(tmp_path):
+    path = write_arf(tmp_path / "line.arf", lambda energy: 100 * energy)
+    centre = (CHANNEL_EDGES[1:] + CHANNEL_EDGES[:-1]) / 2
+    np.testing.assert_allclose(read_arf(path, CHANNEL_EDGES), 100 * centre, rtol=1e-3)
+    # Other units, rows in another order, and packed.
+    with fits.open(path) as hdus:
+        data = hdus["SPECRESP"].data[::-1]
+        other = fits.BinTableHDU.from_columns([
+            fits.Column("ENERG_LO", "D", unit="eV", array=1e3 * data["ENERG_LO"].astype(float)),
+            fits.Column("ENERG_HI", "D", unit="eV", array=1e3 * data["ENERG_HI"].astype(float)),
+            fits.Column("SPECRESP", "D", unit="m2", array=1e-4 * data["SPECRESP"].astype(float)),
+        ], name="SPECRESP")
+    other.writeto(tmp_path / "other.fits")
+    (tmp_path / "other.arf.gz").write_bytes(
+        gzip.compress((tmp_path / "other.fits").read_bytes()))
+    np.testing.assert_allclose(read_arf(tmp_path / "other.arf.gz", CHANNEL_EDGES),
+                               read_arf(path, CHANNEL_EDGES), rtol=1e-5)
+
+
+def test_energies_without_area_have_none(tmp_path):
+    path = write_arf(tmp_path / "hard.arf", lambda energy: 100.0, np.linspace(3, 79, 1900))
+    area = read_arf(path, CHANNEL_EDGES)
+    assert np.all(area[CHANNEL_EDGES[1:] < 3] == 0)
+    np.testing.assert_allclose(area[CHANNEL_EDGES[:-1] > 3], 100, rtol=1e-6)
+
+
+def test_what_is_no_ancillary_response_file_is_called_that(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_arf(tmp_path / "missing.arf", CHANNEL_EDGES)
+    (tmp_path / "text.arf").write_text("no FITS")
+    fits.PrimaryHDU().writeto(tmp_path / "image.arf")
+    fits.BinTableHDU.from_columns([fits.Column("TIME", "D", array=[1.0])],
+                                  name="SPECRESP").writeto(tmp_path / "times.arf")
+    for name in ("text", "image", "times"):
+        with pytest.raises(EventDataError, match="no ancillary response file"):
+            read_arf(tmp_path / f"{name}.arf", CHANNEL_EDGES)
+    for name, area in (("zero", 0.0), ("negative", -1.0)):
+        path = write_arf(tmp_path / f"{name}.arf", lambda energy: area)
+        with pytest.raises(EventDataError, match="no effective area at 0.5 to 8 keV"):
+            read_arf(path, CHANNEL_EDGES)

@@ -3,7 +3,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from stingray import EventList
 
+from small_sources import write_arf
 from stingray_align.errors import EventDataError
+from stingray_align.instruments import mean_area
 from stingray_align.photons import (
     BAND_EDGES, BAND_OF_CHANNEL, CHANNEL_EDGES, N_TIME_BINS, Photons, exposure_in_bins,
     spread_frames, to_channels)
@@ -112,6 +114,28 @@ def test_thinning_splits_without_loss_and_in_proportion():
     assert_allclose(first.n_photons / sets.n_photons, [0.2, 0.7], atol=5 * 0.0033)
     assert_allclose(first.background + second.background, sets.background, rtol=1e-6)
     assert_allclose(first.background[:, 0], [20, 70], rtol=1e-5)
+
+
+def test_effective_area_of_each_source(tmp_path):
+    """From its ancillary response file, else the usual one of the instrument."""
+    path = write_arf(tmp_path / "step.arf", lambda energy: np.where(energy < 1.2, 0.0, 300.0))
+    sets = Photons.from_events([
+        events([1, 2], [1.0, 3.0], instr="ACIS-I"),
+        events([1, 2, 3], [1.0, 3.0, 5.0], instr="ACIS-I", arf_file=path)])
+    assert sets.has_arf.tolist() == [False, True]
+    assert_array_equal(sets.area[0], mean_area("ACIS-I", tuple(CHANNEL_EDGES)))
+    assert_allclose(sets.area[1, 6:], 300, rtol=0.02)
+    # No area at all would be an infinite logarithm.
+    assert_allclose(sets.area[1, :5], 0.01 * sets.arf[1].mean())
+    for same in (sets[::-1][::-1], sets.select(np.ones(5, bool)), sets.replace(start=sets.start),
+                 sets.thin(0.5, np.random.default_rng(0))[0],
+                 Photons.concatenate([sets[0], sets[1]])):
+        assert_array_equal(same.area, sets.area)
+
+
+def test_a_response_file_that_is_gone_is_named(tmp_path):
+    with pytest.raises(EventDataError, match="no ancillary response file .*gone.arf"):
+        Photons.from_events(events([1, 2], arf_file=tmp_path / "gone.arf"))
 
 
 def test_joining_nothing_says_so():

@@ -15,6 +15,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import QTable
 
 import stingray_align as sa
+from small_sources import write_arf
 from stingray_align import scale
 from stingray_align.autodecoder import PoissonAutodecoder, embed_vectors
 from stingray_align.errors import EventDataError, EventDataWarning, PartitionError
@@ -36,12 +37,13 @@ N_ROWS = 7
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
-def make_parts():
+def make_parts(arf_file):
     """Three parts with thirty sources in two fields, one of them without a photon."""
     population = sa.datasets.simulate_population(30, seed=5, instruments="ACIS-S", summaries=0)
     events, table = list(population.event_lists), QTable(population.truth["class", "flux"])
     events[4] = sa.EventList(time=[], energy=[], gti=[[1e8, 1e8 + 500], [1e8 + 900, 1e8 + 2000]],
                              mission="chandra", instr="ACIS-S")
+    events[7].arf_file = str(arf_file)
     rng = np.random.default_rng(0)
     table["name"] = [f"source {i}" for i in range(30)]
     table["ra"] = (rng.uniform(-3, 3, 30) % 360) * u.deg
@@ -52,8 +54,9 @@ def make_parts():
 
 
 @pytest.fixture(scope="module")
-def parts():
-    return make_parts()
+def parts(tmp_path_factory):
+    return make_parts(write_arf(tmp_path_factory.mktemp("response") / "source.arf",
+                                lambda energy: 100 * energy))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,7 @@ def test_every_event_list_comes_back_to_the_last_bit(parts, folder):
                 np.testing.assert_array_equal(one.energy, before.energy)
             assert one.n == before.n
             assert (one.mission, one.instr) == (before.mission, before.instr)
+            assert one.arf_file == getattr(before, "arf_file", None)
             if background_rates(before) is not None:
                 np.testing.assert_array_equal(background_rates(one), background_rates(before))
             for name in ("ra", "dec", "flux", "class", "n_obs"):

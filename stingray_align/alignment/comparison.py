@@ -33,7 +33,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from astropy.table import QTable
 
-from ..instruments import effective_area
 from ..photons import CHANNEL_EDGES, N_CHANNELS, N_TIME_BINS
 from ._facts import measure
 
@@ -44,7 +43,6 @@ AREA_ERROR = 0.1
 _N_DRAWS = 20_000  # of the simulated distributions of spectrum and variability
 _N_EMBEDDED = 400  # simulated pairs that are embedded
 _FEWEST = 5        # photons of each observation below which only brightness can be compared
-_USUAL = "ACIS-S"
 _TESTS = ("brightness", "spectrum", "variability", "form")
 _CENTRES = np.sqrt(CHANNEL_EDGES[:-1] * CHANNEL_EDGES[1:])
 # A test gives its p-value, whether that is at the limit of the simulations, and what to say if
@@ -236,9 +234,10 @@ def compare(first, second, *, level=0.01, names=("first", "second"), model=None,
     sets = [one.photons for one in pair]
     facts = tuple(measure(photons) for photons in sets)
     rng = np.random.default_rng(seed)
-    area = np.stack([_area(photons) for photons in sets])
+    area = np.concatenate([photons.area for photons in sets])
     counts = np.stack([np.bincount(p.channel, minlength=N_CHANNELS) for p in sets])
-    equal_camera = bool(facts[0].instrument) and facts[0].instrument == facts[1].instrument
+    equal_camera = (bool(facts[0].instrument) and facts[0].instrument == facts[1].instrument
+                    and sets[0].has_arf[0] == sets[1].has_arf[0])
     background = _backgrounds(sets, equal_camera)
 
     exposure = np.array([fact.exposure for fact in facts])
@@ -452,12 +451,6 @@ class _Brightness:
         return f"it became {way}, by a factor of {factor:.1f} ({low:.1f} to {high:.1f})", same
 
 
-def _area(photons):
-    """Mean effective area in each channel, cm2."""
-    inside = CHANNEL_EDGES[:-1] + np.diff(CHANNEL_EDGES) * (np.arange(8)[:, None] + 0.5) / 8
-    return effective_area(str(photons.instrument[0]) or _USUAL, inside).mean(axis=0)
-
-
 def _background(photons):
     """Counts expected from the background in each channel."""
     from ..autodecoder.batch import CHANNEL_SHARE
@@ -656,7 +649,7 @@ def _resimulated(source, one, seed):
     shape = source._rates.reshape(N_TIME_BINS, -1, N_CHANNELS).mean(axis=1)
     own = np.maximum(source.photons.background[0], 0)[BAND_OF_CHANNEL] * CHANNEL_SHARE
     shape = np.maximum(shape - own / source.exposure, 1e-3 * shape)  # the source alone
-    shape = shape * _area(photons) / _area(source.photons)
+    shape = shape * photons.area[0] / source.photons.area[0]
     expected = shape * photons.exposed[0][:, None]
     back = _background(photons)
     n = max(float(photons.n_photons[0] - back.sum()), 0.5)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import torch
 from scipy import fft
 
-from ..instruments import effective_area
-from ..photons import CHANNEL_EDGES, N_CHANNELS, N_FINE_BINS, N_TIME_BINS, Photons
+from ..photons import N_CHANNELS, N_FINE_BINS, N_TIME_BINS, Photons
 from .counting import (CHANNEL_SHARE, COLOUR_BIN, N_COLOUR_BINS, count, count_fine, locate,
                        share_of_background)
 
 __all__ = ["Batch", "CHANNEL_SHARE", "COLOUR_BIN", "Cells", "N_COLOUR_BINS", "fine_counts",
            "make_batch"]
-
-#: Taken for the instrument where it is not known.
-USUAL_INSTRUMENT = "ACIS-S"
 
 
 @dataclass
@@ -150,14 +146,6 @@ def fine_counts(photons):
     return torch.as_tensor(count_fine(photons.offsets, photons.phase))
 
 
-@cache
-def _log_areas(instrument):
-    """Log relative effective area in each channel, ndarray of float32, shape (20,)."""
-    inside = CHANNEL_EDGES[:-1] + np.diff(CHANNEL_EDGES) * (np.arange(8)[:, None] + 0.5) / 8
-    area = effective_area(instrument or USUAL_INSTRUMENT, inside).mean(axis=0)
-    return np.log(area / area.mean()).astype(np.float32)
-
-
 def make_batch(photons, also_counted=None):
     """Tensors of some sources.
 
@@ -179,7 +167,7 @@ def make_batch(photons, also_counted=None):
     background, fraction = share_of_background(photons.background, n_photons)
     exposure = photons.exposure.astype(np.float32)
     log_duration = np.log10(photons.duration).astype(np.float32)
-    log_area = np.array([_log_areas(name) for name in photons.instrument])
+    log_area = np.log(photons.area / photons.area.mean(axis=1, keepdims=True)).astype(np.float32)
     return Batch(Cells(*map(torch.as_tensor, occupied)), *map(torch.as_tensor, (
         n_photons, per_bin, colours, exposed, background, fraction, log_duration, exposure,
         log_area)), photons=photons)

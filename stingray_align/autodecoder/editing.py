@@ -19,9 +19,10 @@ from functools import cached_property
 import numpy as np
 
 from .._gti import as_floats, runs
-from ..photons import (BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, Photons, exposure_in_bins)
+from ..instruments import USUAL_INSTRUMENT
+from ..photons import (BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, exposure_in_bins)
 from ..rates import RateEstimate
-from .batch import CHANNEL_SHARE, USUAL_INSTRUMENT
+from .batch import CHANNEL_SHARE
 from .cox import cox_processes
 
 __all__ = ["EditedEmbedding", "edited"]
@@ -210,7 +211,7 @@ class EditedEmbedding(RateEstimate):
         added = np.maximum(rates - original._rates, 0)
         self._added = added * exposure_in_bins(original.gti, original.bin_edges)[:, None]
         super().__init__(self._realised(1, seed), original.gti)
-        self.mjdref = original.mjdref
+        self.mjdref, self.arf_file = original.mjdref, original.arf_file
 
     def __repr__(self):
         return f"<EditedEmbedding: {self.original.n_photons} photons, {', '.join(self.changes)}>"
@@ -274,9 +275,9 @@ class EditedEmbedding(RateEstimate):
         channel = np.concatenate([old.channel[which], new_channel]).astype(np.uint8)
         order = np.lexsort((phase, owner))
         offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=n))])
-        rows = np.zeros(n, dtype=int)
-        return Photons(offsets, phase[order], channel[order], old.start[rows], old.duration[rows],
-                       old.exposed[rows], old.background[rows], old.instrument[rows])
+        empty = old.select(np.zeros(len(old.phase), bool))
+        return empty[np.zeros(n, dtype=int)].replace(offsets=offsets, phase=phase[order],
+                                                     channel=channel[order])
 
     def _drawn_rates(self, n, seed, weight):
         ratio = (self._rates @ weight) / np.maximum(self.original._rates @ weight, 1e-300)

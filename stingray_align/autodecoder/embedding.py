@@ -30,6 +30,8 @@ __all__ = ["Embedding", "draw_vectors", "embed", "embed_vectors"]
 
 #: Lengths of the window that the training population covers, in s.
 TRAINED_DURATIONS = (100.0, 500e3)
+#: MJD from which the contamination of ACIS cannot be neglected (1 January 2005).
+CONTAMINATED = 53371.0
 
 
 def embed(events, model=None):
@@ -54,8 +56,9 @@ def embed(events, model=None):
     Warns
     -----
     stingray_align.errors.DomainShiftWarning
-        If the instrument is not Chandra ACIS, or the window is shorter or longer than any the
-        model was trained on.
+        If the effective area is not that of an ancillary response file and the instrument is not
+        Chandra ACIS in its first years, or if the window is shorter or longer than any the model
+        was trained on.
 
     Examples
     --------
@@ -75,7 +78,7 @@ def embed(events, model=None):
     if not reduced:
         return []
     photons = Photons.concatenate(p for p, _ in reduced)
-    _warn_of_shift(photons)
+    _warn_of_shift(photons, [ev.mjdref for ev in lists])
     if single:
         with one_thread():
             inferred = model.infer(photons)
@@ -84,7 +87,7 @@ def embed(events, model=None):
         vectors = embed_vectors(photons, model, progress=many)
         made = [Embedding(model, p, gti, vector) for (p, gti), vector in zip(reduced, vectors)]
     for embedding, own in zip(made, lists):
-        embedding.mjdref = own.mjdref
+        embedding.mjdref, embedding.arf_file = own.mjdref, getattr(own, "arf_file", None)
     return made[0] if single else made
 
 
@@ -189,15 +192,30 @@ def _middle_and_ends(level):
     return [0.5, (1 - level) / 2, (1 + level) / 2]
 
 
-def _warn_of_shift(photons):
-    for name in sorted(set(photons.instrument)):
-        if name.startswith("ACIS"):
+def _warn_of_shift(photons, mjdrefs):
+    for name, has_arf in sorted(set(zip(photons.instrument.tolist(), photons.has_arf.tolist()))):
+        if name.startswith("ACIS") or name and has_arf:
             continue
-        reason = (f"the instrument is {name}, not Chandra ACIS: the model knows its effective area "
-                  "only as a coarse published curve" if name else
-                  "the model does not know the instrument, whose area it takes for that of ACIS-S")
+        if has_arf:
+            reason = ("the model was not trained on the instrument, whose effective area it knows, "
+                      "but not its energy resolution")
+        else:
+            reason = (f"the instrument is {name}, not Chandra ACIS: the model knows its effective "
+                      "area only as a coarse published curve" if name else "the model does not "
+                      "know the instrument, whose area it takes for that of ACIS-S")
+            reason += " (an ancillary response file would tell, arf_file=)"
         warnings.warn(f"domain shift: {reason}; colours and spectral parameters may be biased",
                       DomainShiftWarning, stacklevel=3)
+    acis = np.char.startswith(photons.instrument, "ACIS") & ~photons.has_arf
+    mjd = np.nan_to_num(np.array(mjdrefs, dtype=float)) + photons.start / 86400
+    late = mjd[acis & (mjd > CONTAMINATED) & (mjd < 1e5)]
+    if late.size:
+        year = int(2000 + (late.max() - 51544) / 365.25)
+        warnings.warn("domain shift: a layer that grows on ACIS had taken away much of its "
+                      f"effective area below 1 keV by {year}, and the model is told that of "
+                      "the first years; the source looks more absorbed than it is unless its "
+                      "ancillary response file is given (arf_file=)", DomainShiftWarning,
+                      stacklevel=3)
     low, high = TRAINED_DURATIONS
     for duration in photons.duration[(photons.duration < low) | (photons.duration > high)]:
         warnings.warn(f"domain shift: a window of {duration:.3g} s is outside the {low:.0f} s to "

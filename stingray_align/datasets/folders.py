@@ -96,7 +96,7 @@ def _names_times(path):
     return False
 
 
-def read_event_file(path):
+def read_event_file(path, **kwargs):
     """Read a file of one source, or of its surroundings if the file tells which photons are its.
 
     Parameters
@@ -104,6 +104,8 @@ def read_event_file(path):
     path : str or `~pathlib.Path`
         An event file of the Chandra Source Catalog is read by `~stingray_align.datasets.csc.read`,
         with its source region, any other by `stingray_align.EventList.read`.
+    **kwargs
+        Passed to these.
 
     Returns
     -------
@@ -111,7 +113,8 @@ def read_event_file(path):
     """
     from . import csc
 
-    return csc.read(path) if csc.is_event_file(path) else EventList.read(path)
+    read = csc.read if csc.is_event_file(path) else EventList.read
+    return read(path, **kwargs)
 
 
 def read_event_files(paths, *, read=read_event_file):

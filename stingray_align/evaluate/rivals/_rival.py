@@ -66,7 +66,7 @@ class Rival:
         made = [self.estimate(photons, gti, curve, self.name)
                 for (photons, gti), curve in zip(reduced, curves, strict=True)]
         for estimate, own in zip(made, lists):
-            estimate.mjdref = own.mjdref
+            estimate.mjdref, estimate.arf_file = own.mjdref, getattr(own, "arf_file", None)
         return made[0] if single else made
 
     def band_rates(self, photons):
