@@ -104,6 +104,18 @@ def region_file(obsid, blocks=("ECF90REGB",)):
     return _bytes(*hdus)
 
 
+@functools.cache
+def area_file(obsid):
+    """An arf3 file."""
+    edges = np.linspace(0.3, 9.5, 921)
+    area = fits.BinTableHDU.from_columns([
+        fits.Column("ENERG_LO", "E", unit="keV", array=edges[:-1]),
+        fits.Column("ENERG_HI", "E", unit="keV", array=edges[1:]),
+        fits.Column("SPECRESP", "E", unit="cm**2", array=np.full(920, obsid / 100))],
+        name="SPECRESP")
+    return _bytes(area)
+
+
 def _bytes(*hdus):
     buffer = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(buffer, checksum=True)
@@ -123,9 +135,11 @@ def members_of(packages):
         stem = f"package/acisf{obsid:05d}_{obi:03d}N{{}}_r{region:04d}_"
         if kind == "regevt3":
             yield stem.format("021") + "regevt3.fits.gz", packed(event_file(obsid))
-        else:
-            assert kind == "srcreg"
+        elif kind == "srcreg":
             yield stem.format("020") + "reg3.fits.gz", packed(region_file(obsid))
+        else:
+            assert kind == "arf"
+            yield stem.format("021") + "arf3.fits.gz", packed(area_file(obsid))
 
 
 def tar_of(members):

@@ -21,11 +21,13 @@ from astropy.io import fits
 from astropy.table import QTable, Table
 from csc_archive import archive, detections, event_file, members_of, packed, tar_of
 from local_server import Reply, serving
+from small_sources import write_arf
 
 import stingray_align as sa
 from stingray_align._network import session
 from stingray_align.datasets import _unpack, csc
 from stingray_align.errors import ArchiveError, EventDataError, EventDataWarning
+from stingray_align.photons import Photons
 
 pytest.importorskip("pyvo", reason="the archives need the extra 'remote'")
 CENTRE = SkyCoord(csc_archive.RA, csc_archive.DEC, unit="deg")
@@ -163,6 +165,36 @@ def test_a_folder_of_the_catalogue_is_read_with_its_regions(tmp_path):
         assert len(events) == len(csc.read(path)) < csc_archive.N_SOURCE + 20
 
 
+def test_the_effective_area_is_that_of_the_file_beside(tmp_path):
+    with serving(archive) as (url, _):
+        got = fetch(detections(2), tmp_path, url)
+    for name, obsid in zip(got.table["file"], (14031, 14032)):
+        events = csc.read(tmp_path / name)
+        assert events.arf_file.endswith("arf3.fits.gz")
+        np.testing.assert_allclose(Photons.from_events(events).area, obsid / 100, rtol=1e-5)
+    own = tmp_path / "own.arf"
+    write_arf(own, lambda energy: 7.0)
+    events = csc.read(tmp_path / got.table["file"][0], arf_file=own)
+    np.testing.assert_allclose(Photons.from_events(events).area, 7)
+
+
+@pytest.mark.parametrize("change, why", [
+    (lambda good: good[:2] + good[3:], "the archive did not send it"),
+    (lambda good: good[:2] + [(good[2][0], packed(csc_archive.region_file(14031)))] + good[3:],
+     "it holds no effective area")])
+def test_without_effective_area_a_detection_can_be_read(tmp_path, change, why):
+    with serving(instead(change)) as (url, _):
+        got = fetch(detections(2), tmp_path, url)
+    assert list(got.failed) == ["14031.0.16"] and got.table["file"].astype(bool).all()
+    assert "2 of 2 event files" in str(got)
+    assert "effective area: 14031.0.16: ancillary response file" in str(got) and why in str(got)
+    assert csc.read(tmp_path / got.table["file"][0]).arf_file is None
+    with serving(archive) as (url, requests):
+        assert not fetch(detections(2), tmp_path, url).failed
+    assert [r.parameters["packageset"] for r in requests] == ["14031.0.16/arf/b"]
+    assert csc.read(tmp_path / got.table["file"][0]).arf_file is not None
+
+
 def test_without_its_region_a_file_is_not_taken_for_a_source(tmp_path):
     path = tmp_path / "acisf14031_000N021_r0016_regevt3.fits"
     path.write_bytes(event_file(14031))
@@ -195,7 +227,7 @@ def test_what_is_there_is_not_fetched_again(tmp_path):
 def test_requests_hold_no_more_files_than_the_archive_allows(tmp_path):
     with serving(archive) as (url, requests):
         fetch(detections(3), tmp_path, url, batch=4)
-        assert [r.parameters["packageset"].count("/b") for r in requests] == [4, 2]
+        assert [r.parameters["packageset"].count("/b") for r in requests] == [4, 4, 1]
         with pytest.raises(ValueError, match="1 to 50"):
             fetch(detections(3), tmp_path, url, batch=51)
         with pytest.raises(ValueError, match="no column region_id"):
@@ -273,7 +305,7 @@ def test_one_refused_request_does_not_stop_the_others(tmp_path):
         return archive(request)
 
     with serving(refusing) as (url, _):
-        got = fetch(detections(2), tmp_path, url, batch=2)
+        got = fetch(detections(2), tmp_path, url, batch=3)
     assert list(got.failed) == ["14031.0.16"] and "404" in str(got)
     assert got.table["file"][1]
 
@@ -316,6 +348,7 @@ def test_what_was_not_asked_for_is_not_kept(tmp_path):
         assert not fetch(detections(1), tmp_path, url).failed
     assert list(contents(tmp_path)) == [
         "events/acisf14031_000N020_r0016_reg3.fits.gz",
+        "events/acisf14031_000N021_r0016_arf3.fits.gz",
         "events/acisf14031_000N021_r0016_regevt3.fits.gz", "sources.ecsv"]
 
 

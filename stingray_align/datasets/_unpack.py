@@ -18,7 +18,7 @@ from astropy.io import fits
 
 from ..errors import ArchiveError, EventDataError
 
-__all__ = ["CutOffError", "check_events", "check_region", "members"]
+__all__ = ["CutOffError", "check_area", "check_events", "check_region", "members"]
 
 _CHUNK = 1 << 20
 #: No file may be larger than this, packed or unpacked.
@@ -129,6 +129,19 @@ def check_region(path, scratch):
         read_regions(scratch)
     except EventDataError as error:
         raise ArchiveError("it holds no source region") from error
+
+
+def check_area(path, scratch):
+    """The same for an ancillary response file."""
+    from ..instruments import read_arf
+    from ..photons import CHANNEL_EDGES
+
+    with _opened(path, scratch):
+        pass
+    try:
+        read_arf(scratch, CHANNEL_EDGES)
+    except EventDataError as error:
+        raise ArchiveError("it holds no effective area") from error
 
 
 @contextlib.contextmanager

@@ -2,8 +2,9 @@
 
 `search` asks the catalogue (TAP service of the Chandra X-ray Center) and gives one row for each
 detection: a source in one of its observations, with properties of both. `fetch` brings the event
-file of each detection and its region file; `read` makes one an event list: the photons inside the
-source region, with the rate of the background around it.
+file of each detection, its region file and its ancillary response file; `read` makes one an event
+list: the photons inside the source region, with the rate of the background around it and the
+effective area of the observation.
 
 The archive's event file of a detection (``regevt3``) holds all photons of a rectangle around the
 source, background included; which of them belong to the source, the region file (``reg3``) says.
@@ -28,7 +29,7 @@ from tqdm.auto import tqdm
 from .._files import atomic_file
 from .._network import session as _session
 from ..errors import ArchiveError, EventDataError, EventDataWarning, MissingModelError
-from ._unpack import CutOffError, check_events, check_region, members
+from ._unpack import CutOffError, check_area, check_events, check_region, members
 
 __all__ = ["COLUMNS", "Fetched", "URL", "fetch", "is_event_file", "read", "search"]
 
@@ -210,12 +211,15 @@ def _column(column, unit):
 
 # Types of file as the archive calls them in requests, and how the names of the files end. The
 # band is part of every request, also for files that have none.
-_KINDS = {"regevt3": "regevt3", "reg3": "srcreg"}
-_CHECKS = {"regevt3": check_events, "reg3": check_region}
+_KINDS = {"regevt3": "regevt3", "reg3": "srcreg", "arf3": "arf"}
+_CHECKS = {"regevt3": check_events, "reg3": check_region, "arf3": check_area}
+_CALLED = {"regevt3": "event file", "reg3": "region file", "arf3": "ancillary response file"}
+#: Without these a detection cannot be read.
+_NEEDED = ("regevt3", "reg3")
 # Such as acisf14031_000N028_r0016_regevt3.fits: observation, its interval, version of the file,
 # exposure of interleaved observations (e1, e2), region.
 _NAME = re.compile(r"(?:acis|hrc)f(\d{5})_(\d{3})N\d{3}(?:_[a-z]\d)?_r(\d{4,5})_"
-                   r"(regevt3|reg3)\.fits(?:\.gz)?")
+                   r"(regevt3|reg3|arf3)\.fits(?:\.gz)?")
 _TRIES = 3
 _TIMEOUT = (30, 120)
 
@@ -231,7 +235,8 @@ class Fetched:
         The rows asked for with a column ``file``: the event file relative to ``folder``, empty
         where it could not be had.
     failed : dict
-        Why not, by detection (``"OBSID.OBI.REGION"``).
+        What is missing, and why, by detection (``"OBSID.OBI.REGION"``). One that lacks only its
+        ancillary response file can be read; its effective area is not known then.
     n_before : int
         Detections that were there from an earlier call.
     """
@@ -245,11 +250,12 @@ class Fetched:
         n = len(self.table) - int(np.sum(self.table["file"] == ""))
         lines = [f"{n} of {len(self.table)} event files in {self.folder} "
                  f"({self.n_before} from before)"]
-        return "\n".join(lines + [f"left out: {key}: {why}" for key, why in self.failed.items()])
+        return "\n".join(lines + [f"{'effective area' if _CALLED['arf3'] in why else 'left out'}: "
+                                  f"{key}: {why}" for key, why in self.failed.items()])
 
 
 def fetch(table, folder, *, url=URL, batch=50, session=None, progress=True):
-    """Bring the event files of detections, with their region files, into a folder.
+    """Bring the event files of detections, with regions and effective areas, into a folder.
 
     Call it again to go on where an earlier call stopped: what is there is whole and is not fetched
     again. ``folder/sources.ecsv`` lists all detections that were ever asked for.
@@ -319,7 +325,7 @@ def fetch(table, folder, *, url=URL, batch=50, session=None, progress=True):
     table = QTable(table, copy=True)
     table["file"] = [
         str(here[key, "regevt3"].relative_to(folder))
-        if all((key, kind) in here for kind in _KINDS) else "" for key in keys]
+        if all((key, kind) in here for kind in _NEEDED) else "" for key in keys]
     result = Fetched(folder, table, failed, n_before)
     _write_sources(table, folder / "sources.ecsv")
     return result
@@ -370,9 +376,8 @@ def _fetch_all(todo, here, folder, scratch, url, batch, session, bar):
                 if item not in here:
                     reasons.setdefault(item, why)
     failed = {}
-    for (key, kind), why in reasons.items():
-        what = "event file" if kind == "regevt3" else "region file"
-        failed.setdefault(".".join(map(str, key)), f"{what}: {why}")
+    for (key, kind), why in sorted(reasons.items(), key=lambda item: item[0][1] not in _NEEDED):
+        failed.setdefault(".".join(map(str, key)), f"{_CALLED[kind]}: {why}")
     return failed
 
 
@@ -473,14 +478,14 @@ def is_event_file(path):
     return match is not None and match[4] == "regevt3"
 
 
-def _region_beside(path):
-    """The region file that belongs to an event file, or None."""
+def _beside(path, kind):
+    """The region file or ancillary response file that belongs to an event file, or None."""
     path = Path(path)
     if not is_event_file(path):
         return None
     key = _NAME.fullmatch(path.name).groups()[:3]
-    # The two files have versions of their own, so that their names may differ there.
-    beside = path.parent.glob(f"*f{key[0]}_{key[1]}N*_r{key[2]}_reg3.fits*")
+    # The files have versions of their own, so that their names may differ there.
+    beside = path.parent.glob(f"*f{key[0]}_{key[1]}N*_r{key[2]}_{kind}.fits*")
     return next((other for other in sorted(beside) if _NAME.fullmatch(other.name)), None)
 
 
@@ -499,7 +504,8 @@ def read(path, **kwargs):
     `~stingray_align.EventList`
         The photons inside the catalogue's source region. The ``background_*`` attributes hold the
         rate outside of it, scaled to its area: in the catalogue's background region where the file
-        has one, else in an annulus around the source.
+        has one, else in an annulus around the source. ``arf_file`` is the ancillary response file,
+        if it is there.
 
     Raises
     ------
@@ -512,8 +518,9 @@ def read(path, **kwargs):
     """
     from ..events import EventList
 
-    region = _region_beside(path)
+    region = _beside(path, "reg3")
     if region is None:
         raise EventDataError(f"there is no region file (..._reg3.fits) beside {path}; fetch it "
                              "again, or use EventList.read with a region of your own")
+    kwargs.setdefault("arf_file", _beside(path, "arf3"))
     return EventList.read(path, region=region, background="auto", **kwargs)
