@@ -8,9 +8,9 @@ from astropy import units as u
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from small_sources import write_arf
 
 import stingray_align as sa
-from small_sources import write_arf
 from stingray_align.autodecoder import draw_vectors, embed_vectors
 from stingray_align.errors import DomainShiftWarning, EventDataError, EventDataWarning
 from stingray_align.instruments import effective_area

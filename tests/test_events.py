@@ -17,9 +17,9 @@ from astropy.table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from small_sources import write_arf
 
 import stingray_align as sa
-from small_sources import write_arf
 from stingray_align.errors import EventDataError, EventDataWarning
 from stingray_align.events import EventList, background_rates, instrument_of, prepare
 

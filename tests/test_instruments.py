@@ -3,8 +3,8 @@ import gzip
 import numpy as np
 import pytest
 from astropy.io import fits
-
 from small_sources import write_arf
+
 from stingray_align.errors import EventDataError
 from stingray_align.instruments import (INSTRUMENTS, canonical_instrument, effective_area,
                                         mean_area, read_arf)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from stingray import EventList
-
 from small_sources import write_arf
+
 from stingray_align.errors import EventDataError
 from stingray_align.instruments import mean_area
 from stingray_align.photons import (

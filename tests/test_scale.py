@@ -13,9 +13,9 @@ import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import QTable
+from small_sources import write_arf
 
 import stingray_align as sa
-from small_sources import write_arf
 from stingray_align import scale
 from stingray_align.autodecoder import PoissonAutodecoder, embed_vectors
 from stingray_align.errors import EventDataError, EventDataWarning, PartitionError
