@@ -7,8 +7,9 @@ that it gets through. They are embedded as if there were no layer, and with its 
 which real observations have in their ancillary response files. With ``--arf FILE ...`` they are
 also seen through the effective areas of such files, up to a factor.
 
-The table has the bias and the mean absolute error of the parameters' medians, and the share of
-sources whose 68 % interval holds the truth, with bootstrap errors. Simulated.
+The first table has the bias and the mean absolute error of the parameters' medians, and the share
+of sources whose 68 % interval holds the truth, the second for how many the likeliest class of an
+interpretation is right; with bootstrap errors. Simulated.
 """
 
 import argparse
@@ -51,6 +52,15 @@ def rows_of(name, photons, truth, model):
                *(x for value, error, *_ in measured for x in (value, error)))
 
 
+def right_class(photons, truth, model, catalogue):
+    """Share of the sources whose likeliest class is theirs, and its error."""
+    use = photons.n_photons >= 20
+    projected = catalogue.aligner.transform_events(sa.autodecoder.embed_vectors(photons, model))
+    best = [catalogue.class_probabilities(own[None]).argmax() for own in projected[use]]
+    right = np.array(catalogue.classes)[best] == np.asarray(truth["class"])[use]
+    return bootstrap(lambda i: right[i].mean(), len(right))[:2]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,15 +78,20 @@ def main():
     for path in args.arf:
         ratio = read_arf(path, CHANNEL_EDGES) / photons.area[0]
         layers[path.name] = ratio / ratio.max()
-    rows, rng = [], np.random.default_rng(args.seed)
+    catalogue = sa.AlignedCatalog.pretrained()
+    rows, classes, rng = [], [], np.random.default_rng(args.seed)
     for name, through in layers.items():
         kept, area = seen_through(photons, through, rng)
         for how, one in (("ACIS-S", kept), ("its own", kept.replace(arf=area))):
             rows += rows_of((name, how), one, truth, model)
+            classes.append((name, how, *right_class(one, truth, model, catalogue)))
     columns = [c for name in ("bias", "MAE", "68 % coverage") for c in (name, f"{name} error")]
     print(f"{args.sources} simulated sources behind a layer, those left with 20 photons or more; "
           "optical depth at 0.67 keV\n")
     joined_errors(figures(rows, ["layer", "area assumed", "parameter", "sources", *columns])
+                  ).pprint_all()
+    print()
+    joined_errors(figures(classes, ["layer", "area assumed", "right class", "right class error"])
                   ).pprint_all()
 
 

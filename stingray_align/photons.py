@@ -156,9 +156,11 @@ class Photons:
 
         Without an ancillary response file the approximate one of the instrument.
         """
-        usual = np.array([mean_area(name, _EDGES) for name in self.instrument])
-        own = np.maximum(self.arf, _LEAST_AREA * self.arf.mean(axis=1, keepdims=True))
-        return np.where(self.has_arf[:, None], own, usual)
+        area, own = np.array([mean_area(name, _EDGES) for name in self.instrument]), self.has_arf
+        if own.any():
+            arf = self.arf[own]
+            area[own] = np.maximum(arf, _LEAST_AREA * arf.mean(axis=1, keepdims=True))
+        return area
 
     @property
     def source_index(self):

@@ -218,6 +218,18 @@ def test_it_learns_which_measurement_is_right():
     assert learned.gain(network) > 7 * np.log(3)
 
 
+def test_the_effective_area_counts():
+    """What a column density is told by the spectrum and the area of the camera alone."""
+    found = empty(2)
+    area = found.in_channel.clone()
+    area[1, :, 8] = torch.linspace(-2, 0, 20)
+    network = Quantities()
+    torch.nn.init.normal_(network.of_source.outputs.weight)
+    with torch.no_grad():
+        found = network(found._replace(in_channel=area))
+    assert not torch.allclose(found.n_h.mean[0], found.n_h.mean[1])
+
+
 def test_examples_hold_the_truth_on_the_scale_of_the_posterior():
     targets = {name: np.array([-1.0, 0.5, 1.0]) for name in TARGETS}
     made = examples(empty(3), targets | {"kT": np.array([-3.0, np.nan, 0.2])},

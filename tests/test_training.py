@@ -17,11 +17,12 @@ from stingray_align.autodecoder.descriptors import (
     DESCRIPTORS, N_DESCRIPTORS, TIME_SHAPES, descriptor_loss, descriptors)
 from stingray_align.autodecoder.likelihood import (
     expected_log_likelihood, log_density, log_likelihood)
-from stingray_align.autodecoder.training import augment, held_out_gain, redraw, show, with_gaps
+from stingray_align.autodecoder.training import (
+    augment, held_out_gain, redraw, show, with_gaps, with_other_areas)
 from stingray_align.datasets import stream as stream_module
 from stingray_align.datasets.stream import RUNS, TARGETS, simulate_with_truth
 from stingray_align.errors import ModelFileError
-from stingray_align.photons import N_TIME_BINS, Photons
+from stingray_align.photons import BAND_OF_CHANNEL, N_TIME_BINS, Photons
 
 #: Phases of 16, 1, 8, 2, 2, 8 and 4 steps, of which the second is "mixture".
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
@@ -125,6 +126,40 @@ def test_gaps_take_their_photons_and_their_share_of_the_truth(simulated):
     change = (truth.log_relative_rate.astype(float)
               - cut_truth.log_relative_rate.astype(float)).mean(axis=1)
     assert_allclose(change, np.log(after / before), atol=0.01)
+
+
+def test_other_areas_take_their_photons_and_change_the_truth(simulated):
+    photons, truth = simulated
+    seen, seen_truth = with_other_areas(photons, truth, np.random.default_rng(2))
+    other = seen.has_arf
+    assert 0.65 < other.mean() < 0.85
+    assert_array_equal(seen.n_photons[~other], photons.n_photons[~other])
+    assert_array_equal(seen_truth.targets[~other], truth.targets[~other])
+    assert_allclose(seen.background[~other], photons.background[~other], rtol=1e-5)
+    # Photons, background and truth follow the area, of which the largest part stays.
+    share = seen.arf[other] / photons.area[other]
+    assert_allclose(share.max(axis=1), 1, rtol=1e-5)
+    assert share.min() < 0.01 and np.median(share) < 0.9
+    assert_allclose(seen_truth.expected[other], truth.expected[other] * share[:, None], rtol=1e-4,
+                    atol=1e-6)
+    counts = seen.counts().sum(axis=1)[other]
+    expected = seen_truth.expected[other].sum(axis=1)
+    assert 0.9 < np.mean((counts - expected) ** 2) / expected.mean() < 1.1
+    known = other & (photons.background > 0).all(axis=1)
+    ratio = seen.background[known] / photons.background[known]
+    for band in range(4):
+        in_band = (seen.arf[known] / photons.area[known])[:, BAND_OF_CHANNEL == band]
+        assert np.all((ratio[:, band] >= in_band.min(axis=1) - 1e-5)
+                      & (ratio[:, band] <= in_band.max(axis=1) + 1e-5))
+    columns = {name: k for k, name in enumerate(TARGETS)}
+    assert np.isnan(seen_truth.targets[other, columns["fractional_variability"]]).all()
+    for name in ("n_h", "kT", "photon_index", "timescale"):
+        assert_array_equal(seen_truth.targets[:, columns[name]], truth.targets[:, columns[name]])
+    own = seen_truth.expected[:, :2].sum(axis=1)
+    hard, soft = own[:, 10:19].sum(axis=1), own[:, :10].sum(axis=1)
+    known = np.isfinite(truth.targets[:, columns["hardness"]])
+    assert_allclose(seen_truth.targets[known, columns["hardness"]],
+                    ((hard - soft) / (hard + soft))[known], atol=1e-4)
 
 
 def test_sources_without_truth_are_changed_in_the_same_way(simulated):
@@ -290,8 +325,8 @@ def test_every_phase_trains_its_own_networks_alone(monkeypatch):
     model = PoissonAutodecoder(**parameters).fit(sources(40), progress=False)
     assert [line["phase"] for line in model.curve_] == (
         ["first pass"] * 10 + ["mixture"] + ["refinement"] * 11 + ["finer refinement"] * 10
-        + ["intervals", "posterior"] + ["experts"] * 6 + ["quantities"] * 4)
-    assert [line["step"] for line in model.curve_] == list(range(4, 177, 4))
+        + ["intervals", "posterior"] + ["experts"] * 6 + ["quantities"] * 20)
+    assert [line["step"] for line in model.curve_] == list(range(4, 241, 4))
     for number, trained in ((10, {"mixture"}), (11, {"refinement"}), (22, {"refinement"}),
                             (32, {"refinement"}), (33, {"spread"}), (34, {"experts"}),
                             (35, {"experts"}), (40, {"quantities"}), (41, {"quantities"})):

@@ -193,7 +193,8 @@ def _middle_and_ends(level):
 
 
 def _warn_of_shift(photons, mjdrefs):
-    for name, has_arf in sorted(set(zip(photons.instrument.tolist(), photons.has_arf.tolist()))):
+    cameras = list(zip(photons.instrument.tolist(), photons.has_arf.tolist()))
+    for name, has_arf in sorted(set(cameras)):
         if name.startswith("ACIS") or name and has_arf:
             continue
         if has_arf:
@@ -206,9 +207,9 @@ def _warn_of_shift(photons, mjdrefs):
             reason += " (an ancillary response file would tell, arf_file=)"
         warnings.warn(f"domain shift: {reason}; colours and spectral parameters may be biased",
                       DomainShiftWarning, stacklevel=3)
-    acis = np.char.startswith(photons.instrument, "ACIS") & ~photons.has_arf
-    mjd = np.nan_to_num(np.array(mjdrefs, dtype=float)) + photons.start / 86400
-    late = mjd[acis & (mjd > CONTAMINATED) & (mjd < 1e5)]
+    mjd = np.array(mjdrefs, dtype=float) + photons.start / 86400
+    late = mjd[(mjd > CONTAMINATED) & (mjd < 1e5)
+               & [name.startswith("ACIS") and not has_arf for name, has_arf in cameras]]
     if late.size:
         year = int(2000 + (late.max() - 51544) / 365.25)
         warnings.warn("domain shift: a layer that grows on ACIS had taken away much of its "

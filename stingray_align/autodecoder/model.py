@@ -33,7 +33,7 @@ from .spectrum import spectrum_with_rate
 __all__ = ["CHUNK", "Inferred", "PoissonAutodecoder", "cell_rates", "one_thread"]
 
 #: Raised whenever the networks or their inputs change meaning.
-VERSION = 6
+VERSION = 7
 
 #: Sources worked on at once: the weights are read once for all, and the rest fits into the cache.
 CHUNK = 256

@@ -61,6 +61,8 @@ N_ABOUT = 14 + len(_OF_RATE) + 2 * len(_OF_PHOTONS) + 2 + N_DESCRIPTORS
 #: a half.
 _ROOT_ERRORS = (0.2, 0.2, 0.5)
 N_IN_CHANNEL = 9
+#: Of these, a source's posteriors are made of share, counts and area, too.
+_OF_SPECTRUM = (1, 2, 8)
 
 
 class Measured(NamedTuple):
@@ -297,7 +299,8 @@ class Quantities(nn.Module):
         super().__init__()
         self.about = Standardised(N_ABOUT)
         self.in_channel = Standardised(N_IN_CHANNEL)
-        self.of_source = _Weights(N_ABOUT, _N_OF_SOURCE * 3 * N_COMPONENTS, 256)
+        self.of_source = _Weights(N_ABOUT + len(_OF_SPECTRUM) * N_CHANNELS,
+                                  _N_OF_SOURCE * 3 * N_COMPONENTS, 256)
         self.of_channel = _Weights(N_ABOUT + N_IN_CHANNEL + N_CHANNELS, 3 * N_COMPONENTS, 64)
 
     def forward(self, found):
@@ -312,11 +315,14 @@ class Quantities(nn.Module):
         Posteriors
         """
         about, n = self.about(found.about), len(found.about)
+        in_channel = self.in_channel(found.in_channel)
+        spectrum = in_channel[:, :, _OF_SPECTRUM].flatten(1)
         channel = torch.eye(N_CHANNELS, device=about.device).expand(n, -1, -1)
-        in_channel = torch.cat([self.in_channel(found.in_channel), channel,
+        in_channel = torch.cat([in_channel, channel,
                                 about[:, None].expand(-1, N_CHANNELS, -1)], dim=2)
         of_channel = self.of_channel(in_channel.flatten(0, 1)).unflatten(0, (n, N_CHANNELS))
-        return _posteriors(self.of_source(about), of_channel, found)
+        of_source = self.of_source(torch.cat([about, spectrum], dim=1))
+        return _posteriors(of_source, of_channel, found)
 
 
 def _posteriors(of_source, of_channel, found):
@@ -418,8 +424,8 @@ def _loss(posteriors, one):
 class Measurements(Prepared):
     """Examples for the weights of the measurements."""
 
-    #: Each is drawn some sixteen times.
-    CHUNK, PER_STEP = 512, 32
+    #: Each is drawn some thirty times.
+    CHUNK, PER_STEP = 512, 16
 
     def start(self, quantities):
         """Scale what is known about the measurements."""

@@ -38,9 +38,9 @@ from tqdm import tqdm
 from .._files import read_tensors, write_tensors
 from ..datasets.stream import RUNS, TARGETS, SimulatedStream, Truth, simulate_with_truth
 from ..errors import ModelFileError
-from ..photons import N_TIME_BINS, Photons
+from ..photons import BAND_OF_CHANNEL, CHANNEL_EDGES, N_TIME_BINS, Photons
 from . import describing, quantities
-from .batch import COLOUR_BIN, Cells, fine_counts, make_batch
+from .batch import CHANNEL_SHARE, COLOUR_BIN, Cells, fine_counts, make_batch
 from .descriptors import descriptor_loss
 from .inference import smoothed
 from .intervals import mixture, mixture_loss
@@ -60,6 +60,8 @@ DESCRIPTOR_WEIGHT = 0.1
 INTERVAL_WEIGHT = 0.1
 #: Chunks of sources that are prepared for descriptors have smaller numbers.
 OTHERS = 100_000
+#: Energies in keV between which effective areas are changed.
+_KNOTS = np.array([0.5, 0.8, 1.2, 2.0, 3.5, 8.0])
 #: Beginnings of the names of the parameters that intervals and sub-bins are made of.
 INTERVALS = ("refinement.sub_bins", "refinement.log_rate_intervals")
 
@@ -187,6 +189,43 @@ def with_gaps(photons, truth, rng):
         truth, share=(share / np.maximum(kept, 1e-6)[:, :, None]).astype(np.float16),
         expected=expected,
         log_relative_rate=(truth.log_relative_rate - change[:, None]).astype(np.float16))
+
+
+def with_other_areas(photons, truth, rng):
+    """Take photons out of some sources by their energy: new effective areas at no cost.
+
+    Some lose soft photons as in the contamination of ACIS, the area of others is changed by a
+    random walk over energy, and that of some by both.
+    """
+    n = len(photons)
+    depth, walks = rng.exponential(1.5, n), rng.normal(0, 0.4, (n, len(_KNOTS))).cumsum(axis=1)
+    kind = rng.random(n)
+    depth[kind > 0.5] = 0
+    walks[kind < 0.3] = 0
+    changed = kind < 0.75
+    centre = np.sqrt(CHANNEL_EDGES[1:] * CHANNEL_EDGES[:-1])
+    between = np.array([np.interp(np.log(centre), np.log(_KNOTS), one)
+                        for one in np.eye(len(_KNOTS))])
+    log_through = walks @ between - depth[:, None] * (centre / 0.67) ** -2.5
+    through = np.exp(log_through - log_through.max(axis=1, keepdims=True))
+    through = np.where(changed[:, None], through, 1).astype(np.float32)
+    kept = rng.random(len(photons.phase), dtype=np.float32) < through[photons.source_index,
+                                                                      photons.channel]
+    in_bands = np.add.reduceat(CHANNEL_SHARE * through, np.flatnonzero(
+        np.diff(BAND_OF_CHANNEL, prepend=-1)), axis=1)
+    photons = photons.select(kept).replace(
+        background=(photons.background * in_bands).astype(np.float32),
+        arf=np.where(changed[:, None], photons.area * through, photons.arf).astype(np.float32))
+    expected, targets = truth.expected * through[:, None], truth.targets.copy()
+    soft, hard = (expected[:, :2, band].sum(axis=(1, 2)) for band in (quantities.SOFT,
+                                                                      quantities.HARD))
+    hardness, variability = (list(TARGETS).index(name) for name in ("hardness",
+                                                                    "fractional_variability"))
+    known = changed & np.isfinite(targets[:, hardness])
+    targets[known, hardness] = ((hard - soft) / (hard + soft))[known]
+    # How much the sum of two components varies depends on which of them is dimmed.
+    targets[changed, variability] = np.nan
+    return photons, replace(truth, expected=expected, targets=targets)
 
 
 # ---- how a rate is scored ----------------------------------------------------------------------
@@ -497,6 +536,7 @@ def prepare_quantities(model, source, number, size):
     photons, truth = source.prepared(OTHERS + number, size, rng)
     if truth is None:
         photons, truth = redraw(model.networks_, photons, rng)
+    photons, truth = with_other_areas(photons, truth, rng)
     fraction = share_shown(photons, rng, tiny=0.15, everything=0.2)
     inferred = model.infer(photons.thin(fraction, rng)[0])
     found = quantities.measured(inferred.batch, model.refine(inferred),
@@ -588,7 +628,7 @@ def fit_model(model, sources, checkpoint, progress, device, path=None):
         phases.append(Phase("descriptors", ("describer",), None, None, 4 * model.n_steps // 5,
                             8 * model.batch_size, weight_decay=0.05,
                             prepared=(describing.Described, prepare_descriptions)))
-    phases.append(Phase("quantities", ("quantities",), None, None, 4 * model.n_posterior_steps,
+    phases.append(Phase("quantities", ("quantities",), None, None, 20 * model.n_posterior_steps,
                         4 * model.batch_size, weight_decay=0.05,
                         prepared=(quantities.Measurements, prepare_quantities)))
     with _team(device), one_thread():
