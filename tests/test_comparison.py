@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import stingray_align as sa
 from scipy import stats
+from small_sources import write_arf
 from stingray_align.alignment import comparison
 from stingray_align.alignment.comparison import (_Brightness, _drawn_given_total, _excess, _scaled,
                                                  _score, compare, holm, sigma)
@@ -180,6 +181,21 @@ def test_another_camera_is_no_change():
     assert not row(result, "brightness")["changed"] and not row(result, "spectrum")["changed"]
     assert b.photons.n_photons[0] > 1.5 * a.photons.n_photons[0]
     assert any("effective areas" in text for text in result.caveats)
+
+
+def test_contamination_is_no_change_where_the_areas_are_given(tmp_path):
+    early, late = events(400, mjdref=51000), events(1500, seed=1, mjdref=58000)
+    late = late.apply_mask((late.energy > 2) | (np.random.default_rng(2).random(1500) < 0.2))
+    with pytest.warns(DomainShiftWarning, match="ACIS"):
+        result = compare(early, late)
+    assert row(result, "spectrum")["changed"]
+    assert any("contamination of ACIS grew" in text for text in result.caveats)
+    early.arf_file = write_arf(tmp_path / "early.arf", lambda energy: 500.0)
+    late.arf_file = write_arf(tmp_path / "late.arf",
+                              lambda energy: np.where(energy > 2, 500.0, 100.0))
+    result = compare(early, late)
+    assert not row(result, "spectrum")["changed"]
+    assert not any("contamination" in text for text in result.caveats)
 
 
 def test_a_background_known_once_is_taken_for_both():

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from astropy.table import QTable
 
+from ..instruments import CONTAMINATED
 from ..photons import CHANNEL_EDGES, N_CHANNELS, N_TIME_BINS
 from ._facts import measure
 
@@ -263,7 +264,8 @@ def compare(first, second, *, level=0.01, names=("first", "second"), model=None,
     return Comparison(
         names=tuple(map(str, names)), measured=facts, tests=tests, ratio=brightness.ratio,
         ratio_interval=brightness.interval(0.68), ratio_limits=brightness.interval(0.90),
-        level=level, caveats=tuple(_caveats(facts, equal_camera)), _embeddings=pair)
+        level=level, caveats=tuple(_caveats(facts, equal_camera, _contaminated(pair))),
+        _embeddings=pair)
 
 
 def find_changes(comparisons, query):
@@ -668,7 +670,15 @@ def _resimulated(source, one, seed):
 
 
 # ---- words
-def _caveats(facts, equal_camera):
+def _contaminated(pair):
+    """Whether the contamination of ACIS grew between two observations, and no area is given."""
+    dates = np.array([one.mjdref + one.photons.start[0] / 86400 for one in pair])
+    return (all(one.photons.instrument[0].startswith("ACIS") and not one.photons.has_arf[0]
+                for one in pair)
+            and np.ptp(dates) > 365 and CONTAMINATED < dates.max() < 1e5)
+
+
+def _caveats(facts, equal_camera, contaminated):
     if min(fact.counts for fact in facts) < _FEWEST:
         yield (f"With fewer than {_FEWEST} photons in one observation only the brightness can be "
                "compared.")
@@ -677,6 +687,10 @@ def _caveats(facts, equal_camera):
                f"approximate effective areas, whose ratio may be wrong by {100 * AREA_ERROR:.0f} "
                "%; for the spectrum no such error is allowed for. p-values between instruments are "
                "somewhat too small.")
+    if contaminated:
+        yield ("The contamination of ACIS grew between the two observations. Without their "
+               "ancillary response files (arf_file) the soft photons that it took away look like "
+               "a change of the source.")
     unknown = [fact.background is None for fact in facts]
     if all(unknown) or any(unknown) and not equal_camera:
         yield "Where no background is given, a change of the background looks like the source's."

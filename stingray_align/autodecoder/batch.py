@@ -167,7 +167,8 @@ def make_batch(photons, also_counted=None):
     background, fraction = share_of_background(photons.background, n_photons)
     exposure = photons.exposure.astype(np.float32)
     log_duration = np.log10(photons.duration).astype(np.float32)
-    log_area = np.log(photons.area / photons.area.mean(axis=1, keepdims=True)).astype(np.float32)
+    area = photons.area
+    log_area = np.log(area / area.mean(axis=1, keepdims=True)).astype(np.float32)
     return Batch(Cells(*map(torch.as_tensor, occupied)), *map(torch.as_tensor, (
         n_photons, per_bin, colours, exposed, background, fraction, log_duration, exposure,
         log_area)), photons=photons)

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import DomainShiftWarning
+from ..instruments import CONTAMINATED
 from ..photons import N_FINE_BINS, Photons, reduce_events
 from ..rates import RateEstimate, _check_level
 from .batch import COLOUR_BIN
@@ -30,8 +31,6 @@ __all__ = ["Embedding", "draw_vectors", "embed", "embed_vectors"]
 
 #: Lengths of the window that the training population covers, in s.
 TRAINED_DURATIONS = (100.0, 500e3)
-#: MJD from which the contamination of ACIS cannot be neglected (1 January 2005).
-CONTAMINATED = 53371.0
 
 
 def embed(events, model=None):
