@@ -24,9 +24,9 @@ from stingray_align.datasets.stream import RUNS, TARGETS, simulate_with_truth
 from stingray_align.errors import ModelFileError
 from stingray_align.photons import BAND_OF_CHANNEL, N_TIME_BINS, Photons
 
-#: Phases of 16, 1, 8, 2, 2, 8 and 4 steps, of which the second is "mixture".
+#: Phases of 16, 1, 8, 7, 1, 1, 6 and 20 steps, of which the second is "mixture".
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
-             n_posterior_steps=2, batch_size=16, seed=3)
+             n_posterior_steps=1, batch_size=16, seed=3)
 
 
 def same(first, second):
@@ -321,6 +321,7 @@ def test_every_phase_trains_its_own_networks_alone(monkeypatch):
         reported(run, bar)
 
     monkeypatch.setattr(training._Run, "report", kept)
+    monkeypatch.setattr(training.quantities.Measurements, "PER_STEP", 4)
     parameters = SMALL | dict(n_steps=40, n_refinement_steps=44, n_posterior_steps=4)
     model = PoissonAutodecoder(**parameters).fit(sources(40), progress=False)
     assert [line["phase"] for line in model.curve_] == (

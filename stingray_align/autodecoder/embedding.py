@@ -197,25 +197,24 @@ def _warn_of_shift(photons, mjdrefs):
         if name.startswith("ACIS") or name and has_arf:
             continue
         if has_arf:
-            reason = ("the model was not trained on the instrument, whose effective area it knows, "
-                      "but not its energy resolution")
+            reason, advice = ("the model was not trained on the instrument, whose effective area "
+                              "it knows, but not its energy resolution"), ""
         else:
             reason = (f"the instrument is {name}, not Chandra ACIS: the model knows its effective "
                       "area only as a coarse published curve" if name else "the model does not "
                       "know the instrument, whose area it takes for that of ACIS-S")
-            reason += " (an ancillary response file would tell, arf_file=)"
-        warnings.warn(f"domain shift: {reason}; colours and spectral parameters may be biased",
-                      DomainShiftWarning, stacklevel=3)
+            advice = " (an ancillary response file would tell the area, arf_file=)"
+        warnings.warn(f"domain shift: {reason}; colours and spectral parameters may be biased"
+                      f"{advice}", DomainShiftWarning, stacklevel=3)
     mjd = np.array(mjdrefs, dtype=float) + photons.start / 86400
     late = mjd[(mjd > CONTAMINATED) & (mjd < 1e5)
                & [name.startswith("ACIS") and not has_arf for name, has_arf in cameras]]
     if late.size:
         year = int(2000 + (late.max() - 51544) / 365.25)
-        warnings.warn("domain shift: a layer that grows on ACIS had taken away much of its "
-                      f"effective area below 1 keV by {year}, and the model is told that of "
-                      "the first years; the source looks more absorbed than it is unless its "
-                      "ancillary response file is given (arf_file=)", DomainShiftWarning,
-                      stacklevel=3)
+        warnings.warn("domain shift: contamination had taken away much of the area of ACIS below "
+                      f"1 keV by {year}; the model is told that of the first years, with which "
+                      "the source looks more absorbed than it is (an ancillary response file "
+                      "would tell the area, arf_file=)", DomainShiftWarning, stacklevel=3)
     low, high = TRAINED_DURATIONS
     for duration in photons.duration[(photons.duration < low) | (photons.duration > high)]:
         warnings.warn(f"domain shift: a window of {duration:.3g} s is outside the {low:.0f} s to "
