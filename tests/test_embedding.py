@@ -482,8 +482,7 @@ def test_a_background_of_zero_is_known_and_a_negative_one_refused():
     from stingray_align.photons import BACKGROUND_ATTRIBUTES
 
     rng = np.random.default_rng(0)
-    events = make(np.sort(rng.uniform(0, 1e4, 20_000)), rng.gamma(2, 0.6, 20_000) + 0.5,
-                  [[0, 1e4]])
+    events = make(np.sort(rng.uniform(0, 1e4, 1000)), rng.gamma(2, 0.6, 1000) + 0.5, [[0, 1e4]])
     unknown = events.embed().hardness(0.95)
     for name in BACKGROUND_ATTRIBUTES:
         setattr(events, name, 0.0)

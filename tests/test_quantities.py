@@ -251,7 +251,10 @@ def test_an_unknown_truth_is_not_learned_from():
 
 @pytest.mark.parametrize("n", [2_000, 100_000])
 def test_many_photons_over_a_known_background_give_the_hardness_of_counts(model, n):
-    """Within twice the error of Poisson statistics, and about as sure."""
+    """Within twice the error of Poisson statistics, and about as sure.
+
+    Somewhat surer, since the spectrum in twenty channels tells more than two bands.
+    """
     missed, widths = [], []
     for seed in range(8):
         photons = observed(np.full(512, n / 512), 0.3, n / 10, seed)
@@ -260,7 +263,7 @@ def test_many_photons_over_a_known_background_give_the_hardness_of_counts(model,
         missed.append((middle - (0.3 - 0.7)) / error)
         widths.append((high - low) / 2 / error)
     assert np.sqrt(np.mean(np.square(missed))) < 1.7
-    assert 0.7 < np.mean(widths) < 1.8
+    assert 0.65 < np.mean(widths) < 1.8
 
 
 def test_an_embedding_says_what_the_model_does(model):
