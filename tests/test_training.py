@@ -34,6 +34,14 @@ def same(first, second):
         assert torch.equal(value, second[name]), name
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fewer_sources():
+    """To prepare for the last phase."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.quantities.Measurements, "PER_STEP", 4)
+        yield
+
+
 @pytest.fixture(scope="module")
 def simulated():
     """A chunk of simulated sources with their truth."""
@@ -321,7 +329,6 @@ def test_every_phase_trains_its_own_networks_alone(monkeypatch):
         reported(run, bar)
 
     monkeypatch.setattr(training._Run, "report", kept)
-    monkeypatch.setattr(training.quantities.Measurements, "PER_STEP", 4)
     parameters = SMALL | dict(n_steps=40, n_refinement_steps=44, n_posterior_steps=4)
     model = PoissonAutodecoder(**parameters).fit(sources(40), progress=False)
     assert [line["phase"] for line in model.curve_] == (

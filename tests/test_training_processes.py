@@ -28,6 +28,7 @@ import os, signal, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 import test_training_processes as t
 t.training.EVERY = t.EVERY
+t.training.quantities.Measurements.PER_STEP = 2  # fewer sources to prepare
 """
 
 # Each training in a child process of its own, which kills itself.
@@ -66,6 +67,7 @@ def same(first, second):
 @pytest.fixture(autouse=True)
 def short_lines(monkeypatch):
     monkeypatch.setattr(training, "EVERY", EVERY)
+    monkeypatch.setattr(training.quantities.Measurements, "PER_STEP", 2)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._precision import bfloat16_if_fast
 from ..photons import N_CHANNELS
 from ._compiled import compiled
 from .counting import N_COLOUR_BINS
@@ -109,7 +110,7 @@ class Described(Prepared):
 
     def loss(self, describer, one):
         """Loss of a batch."""
-        with torch.autocast(one["hidden"].device.type, torch.bfloat16):
+        with bfloat16_if_fast(one["hidden"].device):
             raw = _raw(describer, one)
         return _loss(raw, one, BETA)
 

@@ -36,6 +36,7 @@ from torch.distributions import LowRankMultivariateNormal, kl_divergence
 from tqdm import tqdm
 
 from .._files import read_tensors, write_tensors
+from .._precision import bfloat16_if_fast
 from ..datasets.stream import RUNS, TARGETS, SimulatedStream, Truth, simulate_with_truth
 from ..errors import ModelFileError
 from ..photons import BAND_OF_CHANNEL, CHANNEL_EDGES, N_TIME_BINS, Photons
@@ -732,7 +733,7 @@ class _Run:
             photons, truth = augment(*self.source.draw(self.step, size, rng), rng)
             if phase.gaps:
                 photons, truth = with_gaps(photons, truth, rng)
-            with self.device, torch.autocast(self.device.type, torch.bfloat16):
+            with self.device, bfloat16_if_fast(self.device):
                 loss = phase.loss(self.model, self.networks, photons, truth, rng, torch_rng)
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()

@@ -92,14 +92,6 @@ def choose_device(device):
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def has_bf16_units():
-    """Whether the processor multiplies in bfloat16 (then at least twice as fast)."""
-    import torch
-
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions of torch
-    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-
-
 @contextlib.contextmanager
 def quiet():
     """Silence transformers' logging and progress bars, and put them back as they were."""

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .._precision import has_bf16_units
 from ..errors import ModelFileError
 from ._models import (MINILM, MINILM_REVISION, MINILM_SHA256, choose_device, find_model,
-                      has_bf16_units, load, packaged_minilm, quiet, sha256, text_length_limit,
-                      weight_files)
+                      load, packaged_minilm, quiet, sha256, text_length_limit, weight_files)
 from ._recipe import read_recipe
 from ._vector_cache import VectorCache
 from .slots import N_SLOTS, slot_vector
