@@ -18,22 +18,14 @@ from pathlib import Path
 import numpy as np
 
 import stingray_align as sa
-from stingray_align.autodecoder.batch import CHANNEL_SHARE
+from stingray_align.autodecoder.training import seen_through
 from stingray_align.evaluate._report import bootstrap, figures, joined_errors
 from stingray_align.instruments import read_arf
-from stingray_align.photons import BAND_OF_CHANNEL, CHANNEL_EDGES
+from stingray_align.photons import CHANNEL_EDGES
 
 DEPTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
 #: Parameters, and whether they are compared in dex.
 PARAMETERS = {"n_h": True, "kT": True, "photon_index": False}
-
-
-def seen_through(photons, through, rng):
-    """Photons of which each channel lets a share through, shape (20,), and the area it has."""
-    kept = photons.select(rng.random(len(photons.phase)) < through[photons.channel])
-    shares = np.bincount(BAND_OF_CHANNEL, CHANNEL_SHARE * through)
-    return kept.replace(background=(photons.background * shares).astype(np.float32)), (
-        photons.area * through).astype(np.float32)
 
 
 def rows_of(name, photons, truth, model):
@@ -80,9 +72,9 @@ def main():
         layers[path.name] = ratio / ratio.max()
     catalogue = sa.AlignedCatalog.pretrained()
     rows, classes, rng = [], [], np.random.default_rng(args.seed)
-    for name, through in layers.items():
-        kept, area = seen_through(photons, through, rng)
-        for how, one in (("ACIS-S", kept), ("its own", kept.replace(arf=area))):
+    for name, transmission in layers.items():
+        own = seen_through(photons, np.tile(transmission, (len(photons), 1)), rng)
+        for how, one in (("ACIS-S", own.replace(arf=photons.arf)), ("its own", own)):
             rows += rows_of((name, how), one, truth, model)
             classes.append((name, how, *right_class(one, truth, model, catalogue)))
     columns = [c for name in ("bias", "MAE", "68 % coverage") for c in (name, f"{name} error")]

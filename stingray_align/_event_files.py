@@ -38,7 +38,7 @@ _CCD_SHARE = 0.1
 _CHANNELS = {("swift", "XRT"): 10, ("suzaku", "XIS"): 3.65, ("asca", "SIS"): 3.65,
              ("rosat", "PSPC"): 10, ("xrism", "XTEND"): 6, ("xrism", "RESOLVE"): 0.5,
              ("hitomi", "SXI"): 6, ("hitomi", "SXS"): 0.5, ("astrosat", "SXT"): 10,
-             ("srg", ""): 1, ("erosita", ""): 1}
+             ("srg", "TM"): 1, ("srg", "MERGED"): 1, ("erosita", ""): 1}
 
 
 def guess_format(filename):
@@ -276,11 +276,11 @@ def _cameras(reader):
     Every pixel of a pattern has a row there, those beside the main one with a negative energy; what
     is left of the table are photons.
     """
-    if reader.mission not in ("srg", "erosita"):
-        return None
     hdu = reader.data_hdu
+    if not {"TM_NR", "PI"} <= set(hdu.columns.names):
+        return None
     hdu.data = hdu.data[hdu.data["PI"] > 0]
-    return np.array(hdu.data["TM_NR"]).astype(int) if "TM_NR" in hdu.columns.names else None
+    return np.array(hdu.data["TM_NR"]).astype(int)
 
 
 def _file_gti(hdus, event_header, gtistring, exact, ccds):

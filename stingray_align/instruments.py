@@ -18,13 +18,13 @@ from astropy.io import fits
 
 from .errors import EventDataError
 
-__all__ = ["CONTAMINATED", "INSTRUMENTS", "USUAL_INSTRUMENT", "Instrument", "canonical_instrument",
-           "effective_area", "mean_area", "read_arf"]
+__all__ = ["CONTAMINATED_FROM", "INSTRUMENTS", "USUAL_INSTRUMENT", "Instrument",
+           "canonical_instrument", "effective_area", "mean_area", "read_arf"]
 
 #: Whose area is taken for that of an unknown instrument.
 USUAL_INSTRUMENT = "ACIS-S"
 #: MJD from which the contamination of ACIS cannot be neglected (1 January 2005).
-CONTAMINATED = 53371.0
+CONTAMINATED_FROM = 53371.0
 
 # Energies (keV) at which every area below is tabulated.
 _ENERGIES = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 2.3, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)

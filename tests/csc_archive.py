@@ -11,6 +11,7 @@ from astropy.io.votable import from_table
 from astropy.table import MaskedColumn, Table
 from astropy.wcs import WCS
 from local_server import Reply
+from small_sources import write_arf
 
 #: Position (deg) around which the sources lie.
 RA, DEC = 149.0, 69.7
@@ -107,13 +108,9 @@ def region_file(obsid, blocks=("ECF90REGB",)):
 @functools.cache
 def area_file(obsid):
     """An arf3 file."""
-    edges = np.linspace(0.3, 9.5, 921)
-    area = fits.BinTableHDU.from_columns([
-        fits.Column("ENERG_LO", "E", unit="keV", array=edges[:-1]),
-        fits.Column("ENERG_HI", "E", unit="keV", array=edges[1:]),
-        fits.Column("SPECRESP", "E", unit="cm**2", array=np.full(920, obsid / 100))],
-        name="SPECRESP")
-    return _bytes(area)
+    buffer = io.BytesIO()
+    write_arf(buffer, lambda energy: obsid / 100)
+    return buffer.getvalue()
 
 
 def _bytes(*hdus):

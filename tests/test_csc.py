@@ -187,7 +187,8 @@ def test_without_effective_area_a_detection_can_be_read(tmp_path, change, why):
         got = fetch(detections(2), tmp_path, url)
     assert list(got.failed) == ["14031.0.16"] and got.table["file"].astype(bool).all()
     assert "2 of 2 event files" in str(got)
-    assert "effective area: 14031.0.16: ancillary response file" in str(got) and why in str(got)
+    assert "without effective area: 14031.0.16: ancillary response file" in str(got)
+    assert why in str(got)
     assert csc.read(tmp_path / got.table["file"][0]).arf_file is None
     with serving(archive) as (url, requests):
         assert not fetch(detections(2), tmp_path, url).failed

@@ -12,6 +12,7 @@ from small_sources import write_arf
 
 import stingray_align as sa
 from stingray_align.autodecoder import draw_vectors, embed_vectors
+from stingray_align.autodecoder.training import seen_through
 from stingray_align.errors import DomainShiftWarning, EventDataError, EventDataWarning
 from stingray_align.instruments import effective_area
 from stingray_align.photons import CHANNEL_EDGES, Photons
@@ -386,14 +387,13 @@ def test_a_contaminated_camera_does_not_look_like_absorption():
     seen = sa.datasets.simulate_population(120, seed=8, counts="bright", instruments="ACIS-S",
                                            classes=["unobscured AGN", "HMXB pulsar"], summaries=0)
     photons = Photons.from_events(seen.event_lists)
-    through = np.exp(-2 * (CHANNEL_EDGES[:-1] / 0.67) ** -2.5)
-    kept = np.random.default_rng(1).random(len(photons.phase)) < through[photons.channel]
-    photons = photons.select(kept)
-    known = photons.replace(arf=(photons.area * through).astype(np.float32))
+    transmission = np.tile(np.exp(-2 * (CHANNEL_EDGES[:-1] / 0.67) ** -2.5), (120, 1))
+    known = seen_through(photons, transmission, np.random.default_rng(1))
+    unknown = known.replace(arf=photons.arf)
     names = sa.autodecoder.readouts.feature_names(sa.PoissonAutodecoder.pretrained().n_latent)
     at = names.index("estimated_log_n_h")
     truth = np.log10(np.asarray(seen.truth["n_h"], float))
-    off, right = (np.median(embed_vectors(one)[:, at] - truth) for one in (photons, known))
+    off, right = (np.median(embed_vectors(one)[:, at] - truth) for one in (unknown, known))
     assert off > 0.25 and abs(right) < 0.5 * off
 
 
@@ -482,12 +482,16 @@ def test_a_background_of_zero_is_known_and_a_negative_one_refused():
     from stingray_align.photons import BACKGROUND_ATTRIBUTES
 
     rng = np.random.default_rng(0)
-    events = make(np.sort(rng.uniform(0, 1e4, 1000)), rng.gamma(2, 0.6, 1000) + 0.5, [[0, 1e4]])
-    unknown = events.embed().hardness(0.95)
-    for name in BACKGROUND_ATTRIBUTES:
-        setattr(events, name, 0.0)
-    known = events.embed().hardness(0.95)
-    assert known[2] - known[1] < unknown[2] - unknown[1]
+    for n in (1000, 20_000):
+        widths = []
+        for _ in range(6):
+            events = make(np.sort(rng.uniform(0, 1e4, n)), rng.gamma(2, 0.6, n) + 0.5, [[0, 1e4]])
+            unknown = events.embed().hardness(0.95)
+            for name in BACKGROUND_ATTRIBUTES:
+                setattr(events, name, 0.0)
+            known = events.embed().hardness(0.95)
+            widths.append([known[2] - known[1], unknown[2] - unknown[1]])
+        assert np.less(*np.mean(widths, axis=0))
     events.background_hard = -1e-3
     with pytest.raises(EventDataError, match="negative"):
         events.embed()

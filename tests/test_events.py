@@ -144,8 +144,8 @@ def test_reads_stingrays_own_files(name, n, instrument, says):
     ("IXPE", "GPD", 50, 2.0),
     ("SWIFT", "XRT", 150, 1.505),
     ("ROSAT", "PSPCB", 150, 1.505),
-    ("ASCA", "SIS0", 400, 1.462),
-    ("SUZAKU", "XIS1", 400, 1.462),
+    ("ASCA", "SIS0", 400, 1.461825),
+    ("SUZAKU", "XIS1", 400, 1.461825),
     ("HITOMI", "SXI", 250, 1.503),
     ("XRISM", "XTEND", 250, 1.503),
     ("XRISM", "RESOLVE", 3000, 1.50025),
@@ -156,11 +156,11 @@ def test_channels_become_energies(tmp_path, mission, instrument, pi, energy):
     path = write_events(tmp_path / "pi.fits", T0 + np.arange(5.0), energy=None, pi=pi,
                         gtis=[gti_hdu([T0 - 1, T0 + 9])], mission=mission, instrument=instrument)
     ev = quiet_read(path)
-    assert ev.energy == pytest.approx(energy, rel=1e-3)
+    assert ev.energy == pytest.approx(energy)
     assert np.all(ev.pi == pi)
     # A list in memory with channels only is calibrated alike.
     bare = stingray.EventList(ev.time, pi=ev.pi, gti=ev.gti, mission=ev.mission, instr=ev.instr)
-    assert prepare(bare)[1] == pytest.approx(energy, rel=1e-3)
+    assert prepare(bare)[1] == pytest.approx(energy)
 
 
 @pytest.mark.parametrize(("pi", "unit"), [(1500, "eV"), (2, "keV")])

@@ -266,6 +266,17 @@ def test_many_photons_over_a_known_background_give_the_hardness_of_counts(model,
     assert 0.65 < np.mean(widths) < 1.8
 
 
+def test_intervals_of_the_hardness_of_many_photons_hold_it(model):
+    population = simulate_population(400, seed=12, counts=(1000, 3000), summaries=0)
+    truth = np.asarray(population.truth["hardness"], float)
+    low, lower, upper, high = model.quantiles(
+        population.photons, [0.025, 0.16, 0.84, 0.975])["hardness"].T
+    known = np.isfinite(truth)
+    inside = [np.mean((a <= truth)[known] & (truth <= b)[known])
+              for a, b in ((lower, upper), (low, high))]
+    assert 0.61 < inside[0] < 0.75 and inside[1] > 0.92  # three errors
+
+
 def test_an_embedding_says_what_the_model_does(model):
     events = simulate_population(2, seed=8, counts="bright", summaries=0,
                                  instruments=["ACIS-S"]).event_lists

@@ -24,9 +24,9 @@ from stingray_align.datasets.stream import RUNS, TARGETS, simulate_with_truth
 from stingray_align.errors import ModelFileError
 from stingray_align.photons import BAND_OF_CHANNEL, N_TIME_BINS, Photons
 
-#: Phases of 16, 1, 8, 7, 1, 1, 6 and 20 steps, of which the second is "mixture".
+#: Phases of 16, 1, 8, 7, 2, 2, 12 and 40 steps, of which the second is "mixture".
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
-             n_posterior_steps=1, batch_size=16, seed=3)
+             n_posterior_steps=2, batch_size=16, seed=3)
 
 
 def same(first, second):

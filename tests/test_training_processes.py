@@ -15,13 +15,13 @@ from stingray_align._files import read_tensors
 from stingray_align.autodecoder import training
 from stingray_align.datasets import _simulate, stream
 
-#: Phases of 16, 1, 8, 7, 1, 1, 6 and 20 steps, the second that of the mixture, the last of the
+#: Phases of 16, 1, 8, 7, 4, 4, 24 and 80 steps, the second that of the mixture, the last of the
 #: quantities; of simulated sources one of 12 for the descriptors before them.
 SMALL = dict(n_latent=4, n_hidden=16, n_rank=2, n_steps=16, n_refinement_steps=8,
-             n_posterior_steps=1, batch_size=8, seed=3)
+             n_posterior_steps=4, batch_size=8, seed=3)
 EVERY = 4
 #: A step in each phase, and on a border; and the steps whose state is on disk by then.
-KILLED_AT = {10: 8, 16: 16, 23: 20, 30: 28, 32: 32, 33: 33, 38: 36, 57: 56}
+KILLED_AT = {10: 8, 16: 16, 23: 20, 30: 28, 34: 32, 38: 36, 45: 44, 77: 76}
 
 SET_UP = f"""
 import os, signal, sys
@@ -96,7 +96,7 @@ def test_an_interrupted_training_goes_on_within_the_descriptors(tmp_path, monkey
 
     undisturbed = fitted()
     advance, checkpoint = training._Run.advance, tmp_path / "run.safetensors"
-    for stop in (40, 43, 58):  # before the first step of the phase, within it, and in the next
+    for stop in (64, 67, 90):  # before the first step of the phase, within it, and in the next
 
         def interrupted(run):
             if run.step == stop:
@@ -109,7 +109,8 @@ def test_an_interrupted_training_goes_on_within_the_descriptors(tmp_path, monkey
                 fitted(checkpoint=checkpoint)
     resumed = fitted(checkpoint=checkpoint)
     same(undisturbed.networks_.state_dict(), resumed.networks_.state_dict())
-    assert [line["phase"] for line in resumed.curve_[-6:]] == ["descriptors"] + ["quantities"] * 5
+    assert [line["phase"] for line in resumed.curve_[-21:]] == (
+        ["descriptors"] + ["quantities"] * 20)
     assert resumed.networks_["describer"].standardised.spread.std() > 0
     assert resumed.networks_["quantities"].in_channel.spread.std() > 0
     assert not checkpoint.with_suffix(".prepared").exists()

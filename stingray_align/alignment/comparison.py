@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from astropy.table import QTable
 
-from ..instruments import CONTAMINATED
+from ..instruments import CONTAMINATED_FROM
 from ..photons import CHANNEL_EDGES, N_CHANNELS, N_TIME_BINS
 from ._facts import measure
 
@@ -675,7 +675,7 @@ def _contaminated(pair):
     dates = np.array([one.mjdref + one.photons.start[0] / 86400 for one in pair])
     return (all(one.photons.instrument[0].startswith("ACIS") and not one.photons.has_arf[0]
                 for one in pair)
-            and np.ptp(dates) > 365 and CONTAMINATED < dates.max() < 1e5)
+            and np.ptp(dates) > 365 and CONTAMINATED_FROM < dates.max() < 1e5)
 
 
 def _caveats(facts, equal_camera, contaminated):

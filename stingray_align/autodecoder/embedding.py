@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import DomainShiftWarning
-from ..instruments import CONTAMINATED
+from ..instruments import CONTAMINATED_FROM
 from ..photons import N_FINE_BINS, Photons, reduce_events
 from ..rates import RateEstimate, _check_level
 from .batch import COLOUR_BIN
@@ -207,7 +207,7 @@ def _warn_of_shift(photons, mjdrefs):
         warnings.warn(f"domain shift: {reason}; colours and spectral parameters may be biased"
                       f"{advice}", DomainShiftWarning, stacklevel=3)
     mjd = np.array(mjdrefs, dtype=float) + photons.start / 86400
-    late = mjd[(mjd > CONTAMINATED) & (mjd < 1e5)
+    late = mjd[(mjd > CONTAMINATED_FROM) & (mjd < 1e5)
                & [name.startswith("ACIS") and not has_arf for name, has_arf in cameras]]
     if late.size:
         year = int(2000 + (late.max() - 51544) / 365.25)

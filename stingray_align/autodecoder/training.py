@@ -192,6 +192,17 @@ def with_gaps(photons, truth, rng):
         log_relative_rate=(truth.log_relative_rate - change[:, None]).astype(np.float16))
 
 
+def seen_through(photons, transmission, rng):
+    """Photons of which each channel lets a share through, shape (n, 20), and their area."""
+    kept = rng.random(len(photons.phase), dtype=np.float32) < transmission[
+        photons.source_index, photons.channel]
+    in_bands = np.add.reduceat(CHANNEL_SHARE * transmission, np.flatnonzero(
+        np.diff(BAND_OF_CHANNEL, prepend=-1)), axis=1)
+    return photons.select(kept).replace(
+        background=(photons.background * in_bands).astype(np.float32),
+        arf=(photons.area * transmission).astype(np.float32))
+
+
 def with_other_areas(photons, truth, rng):
     """Take photons out of some sources by their energy: new effective areas at no cost.
 
@@ -207,17 +218,12 @@ def with_other_areas(photons, truth, rng):
     centre = np.sqrt(CHANNEL_EDGES[1:] * CHANNEL_EDGES[:-1])
     between = np.array([np.interp(np.log(centre), np.log(_KNOTS), one)
                         for one in np.eye(len(_KNOTS))])
-    log_through = walks @ between - depth[:, None] * (centre / 0.67) ** -2.5
-    through = np.exp(log_through - log_through.max(axis=1, keepdims=True))
-    through = np.where(changed[:, None], through, 1).astype(np.float32)
-    kept = rng.random(len(photons.phase), dtype=np.float32) < through[photons.source_index,
-                                                                      photons.channel]
-    in_bands = np.add.reduceat(CHANNEL_SHARE * through, np.flatnonzero(
-        np.diff(BAND_OF_CHANNEL, prepend=-1)), axis=1)
-    photons = photons.select(kept).replace(
-        background=(photons.background * in_bands).astype(np.float32),
-        arf=np.where(changed[:, None], photons.area * through, photons.arf).astype(np.float32))
-    expected, targets = truth.expected * through[:, None], truth.targets.copy()
+    log_share = walks @ between - depth[:, None] * (centre / 0.67) ** -2.5
+    transmission = np.exp(log_share - log_share.max(axis=1, keepdims=True))
+    transmission = np.where(changed[:, None], transmission, 1).astype(np.float32)
+    seen = seen_through(photons, transmission, rng)
+    seen = seen.replace(arf=np.where(changed[:, None], seen.arf, photons.arf))
+    expected, targets = truth.expected * transmission[:, None], truth.targets.copy()
     soft, hard = (expected[:, :2, band].sum(axis=(1, 2)) for band in (quantities.SOFT,
                                                                       quantities.HARD))
     hardness, variability = (list(TARGETS).index(name) for name in ("hardness",
@@ -226,7 +232,7 @@ def with_other_areas(photons, truth, rng):
     targets[known, hardness] = ((hard - soft) / (hard + soft))[known]
     # How much the sum of two components varies depends on which of them is dimmed.
     targets[changed, variability] = np.nan
-    return photons, replace(truth, expected=expected, targets=targets)
+    return seen, replace(truth, expected=expected, targets=targets)
 
 
 # ---- how a rate is scored ----------------------------------------------------------------------

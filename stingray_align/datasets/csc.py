@@ -250,8 +250,10 @@ class Fetched:
         n = len(self.table) - int(np.sum(self.table["file"] == ""))
         lines = [f"{n} of {len(self.table)} event files in {self.folder} "
                  f"({self.n_before} from before)"]
-        return "\n".join(lines + [f"{'effective area' if _CALLED['arf3'] in why else 'left out'}: "
-                                  f"{key}: {why}" for key, why in self.failed.items()])
+        kept = {".".join(str(row[name]) for name in _KEY) for row in self.table if row["file"]}
+        return "\n".join(lines + [
+            f"{'without effective area' if key in kept else 'left out'}: {key}: {why}"
+            for key, why in self.failed.items()])
 
 
 def fetch(table, folder, *, url=URL, batch=50, session=None, progress=True):
