@@ -38,14 +38,6 @@ def pytest_sessionstart(session):
                        cwd=Path(__file__).parent, stdout=subprocess.DEVNULL)
 
 
-def pytest_collection_modifyitems(items):
-    """The real file that Stingray carries, of which the documentation tells, is of 2008."""
-    for item in items:
-        if isinstance(item, DoctestItem):
-            item.add_marker(pytest.mark.filterwarnings(
-                "ignore:domain shift. contamination had taken away"))
-
-
 @pytest.fixture(autouse=True)
 def _own_directory(request, tmp_path, monkeypatch):
     """Doctests write their files where they leave no trace."""

@@ -1,11 +1,12 @@
-"""What it costs to take the effective area of an instrument for another one's.
+"""What it costs to take the effective area of an observation for another one's.
 
-Run ``python benchmarks/effective_area.py``. Simulated sources are seen through ACIS-S behind a
-layer that absorbs soft photons, such as the contamination that grew on ACIS (optical depth 0 to 4
-at 0.67 keV, falling with energy to the power of -2.5): each photon is kept with the probability
-that it gets through. They are embedded as if there were no layer, and with its effective area,
-which real observations have in their ancillary response files. With ``--arf FILE ...`` they are
-also seen through the effective areas of such files, up to a factor.
+Run ``python benchmarks/effective_area.py``. Simulated sources are seen through ACIS-S with the
+contamination of some years (`stingray_align.instruments.contamination`), of which the layer here is
+a quarter thicker than the package takes it to be: each photon is kept with the probability that it
+gets through. They are embedded as if there were no layer, with the area that an observation of that
+year is taken to have, and with its own area, which real observations have in their ancillary
+response files. With ``--arf FILE ...`` they are also seen through the effective areas of such
+files, up to a factor.
 
 The first table has the bias and the mean absolute error of the parameters' medians, and the share
 of sources whose 68 % interval holds the truth, the second for how many the likeliest class of an
@@ -20,10 +21,12 @@ import numpy as np
 import stingray_align as sa
 from stingray_align.autodecoder.training import seen_through
 from stingray_align.evaluate._report import bootstrap, figures, joined_errors
-from stingray_align.instruments import read_arf
+from stingray_align.instruments import contamination, read_arf
 from stingray_align.photons import CHANNEL_EDGES
 
-DEPTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
+YEARS = (2000, 2005, 2010, 2015, 2020)
+#: Optical depth of the layer over that of `contamination`.
+THICKER = 1.25
 #: Parameters, and whether they are compared in dex.
 PARAMETERS = {"n_h": True, "kT": True, "photon_index": False}
 
@@ -66,20 +69,25 @@ def main():
                                                  instruments="ACIS-S", summaries=0)
     photons, truth = population.photons, population.truth
     centre = np.sqrt(CHANNEL_EDGES[1:] * CHANNEL_EDGES[:-1])
-    layers = {f"depth {depth:g}": np.exp(-depth * (centre / 0.67) ** -2.5) for depth in DEPTHS}
+    layers = {}
+    for year in YEARS:
+        assumed = contamination(centre, year)
+        layers[str(year)] = assumed**THICKER, {"first years": 1.0, "by date": assumed}
     for path in args.arf:
         ratio = read_arf(path, CHANNEL_EDGES) / photons.area[0]
-        layers[path.name] = ratio / ratio.max()
+        layers[path.name] = ratio / ratio.max(), {"first years": 1.0}
     catalogue = sa.AlignedCatalog.pretrained()
     rows, classes, rng = [], [], np.random.default_rng(args.seed)
-    for name, transmission in layers.items():
-        own = seen_through(photons, np.tile(transmission, (len(photons), 1)), rng)
-        for how, one in (("ACIS-S", own.replace(arf=photons.arf)), ("its own", own)):
+    for name, (transmission, assumptions) in layers.items():
+        seen = seen_through(photons, np.tile(transmission, (len(photons), 1)), rng)
+        for how, assumed in (assumptions | {"its own": transmission}).items():
+            one = seen.replace(arf=(photons.area * assumed).astype(np.float32))
             rows += rows_of((name, how), one, truth, model)
             classes.append((name, how, *right_class(one, truth, model, catalogue)))
     columns = [c for name in ("bias", "MAE", "68 % coverage") for c in (name, f"{name} error")]
     print(f"{args.sources} simulated sources behind a layer, those left with 20 photons or more; "
-          "optical depth at 0.67 keV\n")
+          f"contamination of ACIS\nby year, {THICKER:g} times as thick as 'by date' takes it to be"
+          "\n")
     joined_errors(figures(rows, ["layer", "area assumed", "parameter", "sources", *columns])
                   ).pprint_all()
     print()

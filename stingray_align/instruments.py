@@ -2,7 +2,8 @@
 
 Effective areas are **approximate**: on-axis curves read off the missions' published plots at about
 a dozen energies and interpolated in log-log. They make simulated spectra look right; they are no
-calibration, and nothing measured on real data is divided by them.
+calibration, and nothing measured on real data is divided by them. Those of ACIS are of its first
+months; `contamination` says what they have become since.
 """
 
 from __future__ import annotations
@@ -18,14 +19,22 @@ from astropy.io import fits
 
 from .errors import EventDataError
 
-__all__ = ["CONTAMINATED_FROM", "INSTRUMENTS", "USUAL_INSTRUMENT", "Instrument",
-           "canonical_instrument", "effective_area", "mean_area", "read_arf"]
+__all__ = ["INSTRUMENTS", "USUAL_INSTRUMENT", "Instrument", "canonical_instrument",
+           "contamination", "effective_area", "mean_area", "read_arf"]
 
 #: Whose area is taken for that of an unknown instrument.
 USUAL_INSTRUMENT = "ACIS-S"
-#: MJD from which the contamination of ACIS cannot be neglected (1 January 2005).
-CONTAMINATED_FROM = 53371.0
-
+#: Optical depth of the contamination of ACIS at 0.68 keV near the aim points, by year. Until 2017
+#: from ancillary response files of observations, relative to such without contamination; then the
+#: growth that the release notes of Chandra's calibration database tell of (CalDB 4.10.2).
+_DEPTH = {1999.6: 0.0, 2000.5: 0.2, 2002.7: 0.39, 2004.0: 0.43, 2006.2: 0.55, 2008.0: 0.62,
+          2010.0: 0.75, 2012.0: 1.1, 2014.0: 1.5, 2016.0: 1.8, 2017.0: 2.1, 2020.0: 3.0,
+          2022.0: 3.7, 2026.0: 5.0}
+#: That depth at other energies (keV), over that at 0.68 keV, in the same files: carbon, with the
+#: edges of oxygen (0.54 keV) and fluorine (0.69 keV).
+_ABSORPTION = {0.5: 1.55, 0.53: 1.55, 0.56: 1.7, 0.6: 1.37, 0.65: 1.12, 0.68: 1.0, 0.70: 1.22,
+               0.75: 0.94, 0.8: 0.76, 0.9: 0.55, 1.0: 0.42, 1.2: 0.26, 1.5: 0.15, 2.0: 0.06,
+               3.0: 0.01}
 # Energies (keV) at which every area below is tabulated.
 _ENERGIES = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 2.3, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
 
@@ -127,8 +136,43 @@ def effective_area(name, energies):
                             np.log(instrument.area)))
 
 
+def contamination(energies, year):
+    """Share of the photons that the contamination of ACIS lets through near the aim points.
+
+    The layer on the filters of ACIS grows, and is thicker at the edges of the arrays. What is
+    returned is approximate: the optical depth is right to about a fifth.
+
+    Parameters
+    ----------
+    energies : array_like
+        Energies in keV.
+    year : float
+        Time of the observation, such as 2012.5. Before the launch there is no contamination.
+
+    Returns
+    -------
+    ndarray
+        Transmission, of the shape of ``energies``.
+
+    References
+    ----------
+    Marshall et al. 2004, Proc. SPIE 5165, 497 (composition); Plucinsky et al. 2018, Proc. SPIE
+    10699, 106996B (growth).
+
+    Examples
+    --------
+    >>> from stingray_align.instruments import contamination
+    >>> contamination([0.7, 1.0, 4.0], 2015.0).round(2).tolist()
+    [0.13, 0.5, 0.98]
+    """
+    depth = np.interp(year, list(_DEPTH), list(_DEPTH.values()))
+    ratio = np.exp(np.interp(np.log(energies), np.log(list(_ABSORPTION)),
+                             np.log(list(_ABSORPTION.values()))))
+    return np.exp(-depth * ratio)
+
+
 @cache
-def mean_area(name, edges):
+def mean_area(name, edges, year=0.0):
     """Approximate on-axis effective area, averaged over bins of energy.
 
     Parameters
@@ -137,6 +181,8 @@ def mean_area(name, edges):
         Canonical instrument name; an empty one is taken for `USUAL_INSTRUMENT`.
     edges : tuple of float, shape (n + 1,)
         Edges of the bins in keV.
+    year : float
+        Time of the observation, which matters for ACIS, see `contamination`.
 
     Returns
     -------
@@ -145,7 +191,10 @@ def mean_area(name, edges):
     """
     edges = np.array(edges)
     inside = edges[:-1] + np.diff(edges) * (np.arange(8)[:, None] + 0.5) / 8
-    return effective_area(name or USUAL_INSTRUMENT, inside).mean(axis=0)
+    area = effective_area(name or USUAL_INSTRUMENT, inside)
+    if name.startswith("ACIS"):
+        area *= contamination(inside, year)
+    return area.mean(axis=0)
 
 
 def read_arf(filename, edges):

@@ -112,8 +112,8 @@ class Photons:
     instrument : ndarray of str, shape (n,)
         Canonical instrument (a key of `stingray_align.instruments.INSTRUMENTS`) or "".
     arf : ndarray of float32, shape (n, 20), optional
-        Mean effective area in each channel (cm2) from an ancillary response file; nan for sources
-        without one.
+        Mean effective area in each channel (cm2) from an ancillary response file or, of ACIS, at
+        the date of the observation; nan where the usual area of the instrument is taken.
     """
 
     ARRAYS = ("offsets", "phase", "channel", "start", "duration", "exposed", "background")
@@ -154,7 +154,7 @@ class Photons:
     def area(self):
         """Mean effective area of each source in each channel in cm2, shape (n, 20).
 
-        Without an ancillary response file the approximate one of the instrument.
+        Where it has none of its own, the approximate one of the instrument.
         """
         area, own = np.array([mean_area(name, _EDGES) for name in self.instrument]), self.has_arf
         if own.any():
@@ -403,22 +403,29 @@ def reduce_events(events):
     background = np.zeros(len(BACKGROUND_ATTRIBUTES)) if rates is None else rates * exposure
     if rates is not None and not background.any():
         background[:] = _KNOWN
+    instrument = instrument_of(events) or ""
     photons = Photons(
         offsets=np.array([0, in_band.sum()]), phase=phase,
         channel=channel[in_band].astype(np.uint8), start=np.array([start], dtype=float),
         duration=np.array([duration], dtype=float),
         exposed=(exposed * (N_TIME_BINS / duration)).astype(np.float32)[None],
         background=background.astype(np.float32)[None],
-        instrument=np.array([instrument_of(events) or ""]), arf=_arf_of(events))
+        instrument=np.array([instrument]), arf=_own_area(events, instrument, start))
     return photons, gti
 
 
-def _arf_of(events):
+def _own_area(events, instrument, start):
+    """Effective area of this observation, shape (1, 20), or None for that of the instrument."""
     filename = getattr(events, "arf_file", None)
-    if filename is None:
-        return None
-    try:
-        return read_arf(filename, CHANNEL_EDGES).astype(np.float32)[None]
-    except FileNotFoundError:
-        raise EventDataError(f"there is no ancillary response file {filename}; give another one in "
-                             "events.arf_file, or None") from None
+    if filename is not None:
+        try:
+            return read_arf(filename, CHANNEL_EDGES).astype(np.float32)[None]
+        except FileNotFoundError:
+            raise EventDataError(f"there is no ancillary response file {filename}; give another "
+                                 "one in events.arf_file, or None") from None
+    mjd = float(np.nan_to_num(float(events.mjdref))) + start / 86400
+    year = 2000 + (mjd - 51544) / 365.25
+    # Lists without a reference date seem to be of the nineteenth century.
+    if instrument.startswith("ACIS") and 1999 < year < 2100:
+        return mean_area(instrument, _EDGES, round(year, 1)).astype(np.float32)[None]
+    return None

@@ -9,6 +9,7 @@ from stingray_align.alignment import comparison
 from stingray_align.alignment.comparison import (_Brightness, _drawn_given_total, _excess, _scaled,
                                                  _score, compare, holm, sigma)
 from stingray_align.errors import DomainShiftWarning
+from stingray_align.instruments import contamination
 from stingray_align.photons import CHANNEL_EDGES, N_CHANNELS
 
 CENTRES = np.sqrt(CHANNEL_EDGES[:-1] * CHANNEL_EDGES[1:])
@@ -183,14 +184,29 @@ def test_another_camera_is_no_change():
     assert any("effective areas" in text for text in result.caveats)
 
 
-def test_contamination_is_no_change_where_the_areas_are_given(tmp_path):
-    early, late = events(400, mjdref=51000), events(1500, seed=1, mjdref=58000)
-    late = late.apply_mask((late.energy > 2) | (np.random.default_rng(2).random(1500) < 0.2))
-    with pytest.warns(DomainShiftWarning, match="ACIS"):
-        result = compare(early, late)
-    assert row(result, "spectrum")["changed"]
-    assert any("contamination of ACIS grew" in text for text in result.caveats)
+def test_contamination_is_no_change(tmp_path):
+    """It is known by date, approximately, and from response files."""
+    def caveat(result):
+        return any("contamination of ACIS grew" in text for text in result.caveats)
+
+    def passed(events, transmission):
+        return events.apply_mask(np.random.default_rng(2).random(events.ncounts) < transmission)
+
+    early, late = events(2000, mjdref=51600), events(4000, seed=1, mjdref=57754)
+    late = passed(late, contamination(late.energy, 2017.0) / contamination(late.energy, 2000.2))
+    result = compare(early, late)
+    assert not row(result, "spectrum")["changed"] and caveat(result)
+    early.mjdref = late.mjdref = 0  # no dates
+    result = compare(early, late)
+    assert row(result, "spectrum")["changed"] and not caveat(result)
+
+    early, late = events(400, mjdref=51600), events(1500, seed=1, mjdref=57754)
+    late = passed(late, np.where(late.energy > 2, 1.0, 0.2))
+    result = compare(early, late)
+    assert row(result, "spectrum")["changed"] and caveat(result)
     early.arf_file = write_arf(tmp_path / "early.arf", lambda energy: 500.0)
+    result = compare(early, late)  # the area of one by file, of the other by date
+    assert any("approximate effective areas" in text for text in result.caveats)
     late.arf_file = write_arf(tmp_path / "late.arf",
                               lambda energy: np.where(energy > 2, 500.0, 100.0))
     result = compare(early, late)

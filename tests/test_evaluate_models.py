@@ -224,7 +224,6 @@ def test_the_autodecoders_posterior_is_evaluated(model, faint):
     assert all(np.isfinite(r.score["ours"]).all() for r in results.values())
 
 
-@pytest.mark.filterwarnings("ignore:domain shift. contamination had taken away")
 def test_cost_is_measured(model):
     result = evaluate.cost(model, n_sources=20, n_single=3, n_training_steps=3)
     assert {name for name in result.milliseconds if not name.endswith(" threads")} == {

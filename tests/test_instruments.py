@@ -6,8 +6,8 @@ from astropy.io import fits
 from small_sources import write_arf
 
 from stingray_align.errors import EventDataError
-from stingray_align.instruments import (INSTRUMENTS, canonical_instrument, effective_area,
-                                        mean_area, read_arf)
+from stingray_align.instruments import (INSTRUMENTS, canonical_instrument, contamination,
+                                        effective_area, mean_area, read_arf)
 from stingray_align.photons import CHANNEL_EDGES
 
 
@@ -72,6 +72,30 @@ def test_mean_area_is_that_of_a_fine_grid():
     expected = effective_area("EPIC-pn", (fine[1:] + fine[:-1]) / 2).mean()
     assert mean_area("EPIC-pn", (1.2, 2.0)) == pytest.approx([expected], rel=1e-3)
     assert mean_area("", (1.0, 2.0)) == mean_area("ACIS-S", (1.0, 2.0))
+
+
+def test_contamination_grows_and_takes_soft_photons():
+    energies, years = np.geomspace(0.5, 8, 60), np.arange(1990, 2040, 0.5)
+    left = np.array([contamination(energies, year) for year in years])
+    assert np.all((left > 0) & (left <= 1)) and np.all(np.diff(left, axis=0) <= 0)
+    np.testing.assert_array_equal(left[years < 1999.5], 1)
+    assert np.all(left[:, energies > 3] > 0.94)
+    # Twice the depth squares what is left, at each energy.
+    np.testing.assert_allclose(contamination(energies, 2012.0), contamination(energies, 2006.2)**2)
+    # The edges of oxygen and fluorine: less gets through right above them.
+    for edge in (0.54, 0.69):
+        below, above = contamination([edge - 0.01, edge + 0.015], 2015.0)
+        assert above < below
+    assert contamination(np.full((2, 3), 1.0), 2010.0).shape == (2, 3)
+
+
+def test_only_the_area_of_acis_depends_on_the_date():
+    edges = tuple(CHANNEL_EDGES)
+    for name in ("ACIS-I", "ACIS-S"):
+        now, then = mean_area(name, edges, 2010.0), mean_area(name, edges)
+        assert now[0] < 0.5 * then[0] and now[-1] > 0.98 * then[-1]
+    for name in ("EPIC-pn", "NICER", ""):
+        np.testing.assert_array_equal(mean_area(name, edges, 2010.0), mean_area(name, edges))
 
 
 def test_area_of_an_ancillary_response_file(tmp_path):

@@ -1,14 +1,20 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from astropy.table import Table
 from numpy.testing import assert_allclose, assert_array_equal
 from stingray import EventList
 from small_sources import write_arf
 
+import stingray_align as sa
 from stingray_align.errors import EventDataError
 from stingray_align.instruments import mean_area
 from stingray_align.photons import (
     BAND_EDGES, BAND_OF_CHANNEL, CHANNEL_EDGES, N_TIME_BINS, Photons, exposure_in_bins,
     spread_frames, to_channels)
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def events(times, energies=1.0, gti=((0, 100),), **attributes):
@@ -131,6 +137,49 @@ def test_effective_area_of_each_source(tmp_path):
                  sets.thin(0.5, np.random.default_rng(0))[0],
                  Photons.concatenate([sets[0], sets[1]])):
         assert_array_equal(same.area, sets.area)
+
+
+def test_area_of_acis_is_that_of_its_date(tmp_path):
+    """Where the list has a date, and no ancillary response file knows the area better."""
+    def area(**attributes):
+        one = Photons.from_events(events([1, 2], **attributes))
+        return one.area[0], one.has_arf[0]
+
+    edges = tuple(CHANNEL_EDGES)
+    for instr, mjd, year in (("ACIS-S", 51600, 2000.2), ("ACIS-I", 57754, 2017.0)):
+        found, known = area(mission="chandra", instr=instr, mjdref=mjd)
+        assert known
+        assert_allclose(found, mean_area(instr, edges, year), rtol=1e-6)
+    late = events([5e8 + 1], gti=[[5e8, 5e8 + 100]], instr="ACIS-S", mjdref=50814)
+    assert_allclose(Photons.from_events(late).area[0], mean_area("ACIS-S", edges, 2013.8),
+                    rtol=1e-6)
+    for attributes in (dict(instr="ACIS-S"), dict(instr="ACIS-S", mjdref=np.nan),
+                       dict(instr="ACIS-S", mjdref=40000), dict(instr="EPIC-pn", mjdref=57754)):
+        found, known = area(**attributes)
+        assert not known
+        assert_array_equal(found, mean_area(attributes["instr"], edges))
+    path = write_arf(tmp_path / "flat.arf", lambda energy: 300.0)
+    assert_allclose(area(instr="ACIS-S", mjdref=57754, arf_file=path)[0], 300, rtol=1e-5)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real data in ../shared/data")
+@pytest.mark.filterwarnings("ignore::stingray_align.errors.EventDataWarning")  # thinned lists
+def test_area_by_date_gives_the_hardness_of_the_catalogue():
+    """The Chandra Source Catalog divides photons by the area of each observation."""
+    sample = Table.read(SHARED / "csc_sample.ecsv")
+    use = (sample["theta"] > 4) & np.isfinite(sample["hard_hs"])  # far off axis: on ACIS-I
+    off = {"first years": [], "date": []}
+    for row in sample[use]:
+        one = sa.EventList.read(SHARED / "csc" / Path(row["file"]).name)
+        one.instr = "ACIS-I"
+        one = Photons.from_events(one)
+        seen = np.bincount(one.channel, minlength=20)
+        for how, area in (("first years", mean_area("ACIS-I", tuple(CHANNEL_EDGES))),
+                          ("date", one.area[0])):
+            soft, hard = ((seen / area)[band].sum() for band in (slice(0, 6), slice(10, 19)))
+            off[how].append(abs((hard - soft) / (hard + soft) - row["hard_hs"]))
+    assert use.sum() >= 7
+    assert np.mean(off["date"]) < 0.6 * np.mean(off["first years"])
 
 
 def test_a_response_file_that_is_gone_is_named(tmp_path):

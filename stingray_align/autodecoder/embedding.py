@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from ..errors import DomainShiftWarning
-from ..instruments import CONTAMINATED_FROM
 from ..photons import N_FINE_BINS, Photons, reduce_events
 from ..rates import RateEstimate, _check_level
 from .batch import COLOUR_BIN
@@ -55,9 +54,8 @@ def embed(events, model=None):
     Warns
     -----
     stingray_align.errors.DomainShiftWarning
-        If the effective area is not that of an ancillary response file and the instrument is not
-        Chandra ACIS in its first years, or if the window is shorter or longer than any the model
-        was trained on.
+        If the instrument is not Chandra ACIS and the effective area not that of an ancillary
+        response file, or if the window is shorter or longer than any the model was trained on.
 
     Examples
     --------
@@ -77,7 +75,7 @@ def embed(events, model=None):
     if not reduced:
         return []
     photons = Photons.concatenate(p for p, _ in reduced)
-    _warn_of_shift(photons, [ev.mjdref for ev in lists])
+    _warn_of_shift(photons)
     if single:
         with one_thread():
             inferred = model.infer(photons)
@@ -191,9 +189,9 @@ def _middle_and_ends(level):
     return [0.5, (1 - level) / 2, (1 + level) / 2]
 
 
-def _warn_of_shift(photons, mjdrefs):
-    cameras = list(zip(photons.instrument.tolist(), photons.has_arf.tolist()))
-    for name, has_arf in sorted(set(cameras)):
+def _warn_of_shift(photons):
+    cameras = set(zip(photons.instrument.tolist(), photons.has_arf.tolist()))
+    for name, has_arf in sorted(cameras):
         if name.startswith("ACIS") or name and has_arf:
             continue
         if has_arf:
@@ -206,15 +204,6 @@ def _warn_of_shift(photons, mjdrefs):
             advice = " (an ancillary response file would tell the area, arf_file=)"
         warnings.warn(f"domain shift: {reason}; colours and spectral parameters may be biased"
                       f"{advice}", DomainShiftWarning, stacklevel=3)
-    mjd = np.array(mjdrefs, dtype=float) + photons.start / 86400
-    late = mjd[(mjd > CONTAMINATED_FROM) & (mjd < 1e5)
-               & [name.startswith("ACIS") and not has_arf for name, has_arf in cameras]]
-    if late.size:
-        year = int(2000 + (late.max() - 51544) / 365.25)
-        warnings.warn("domain shift: contamination had taken away much of the area of ACIS below "
-                      f"1 keV by {year}; the model is told that of the first years, with which "
-                      "the source looks more absorbed than it is (an ancillary response file "
-                      "would tell the area, arf_file=)", DomainShiftWarning, stacklevel=3)
     low, high = TRAINED_DURATIONS
     for duration in photons.duration[(photons.duration < low) | (photons.duration > high)]:
         warnings.warn(f"domain shift: a window of {duration:.3g} s is outside the {low:.0f} s to "
