@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import stingray_align as sa
-from stingray_align.autodecoder.training import seen_through
+from stingray_align.autodecoder.areas import seen_through
 from stingray_align.evaluate._report import bootstrap, figures, joined_errors
 from stingray_align.instruments import contamination, read_arf
 from stingray_align.photons import CHANNEL_EDGES

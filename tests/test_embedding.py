@@ -12,7 +12,7 @@ from small_sources import write_arf
 
 import stingray_align as sa
 from stingray_align.autodecoder import draw_vectors, embed_vectors
-from stingray_align.autodecoder.training import seen_through
+from stingray_align.autodecoder.areas import seen_through
 from stingray_align.errors import DomainShiftWarning, EventDataError, EventDataWarning
 from stingray_align.instruments import effective_area
 from stingray_align.photons import CHANNEL_EDGES, Photons

@@ -1,5 +1,6 @@
 """Training: what a source is turned into, how a rate is scored, and that nothing stops it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -136,6 +137,26 @@ def test_gaps_take_their_photons_and_their_share_of_the_truth(simulated):
     assert_allclose(change, np.log(after / before), atol=0.01)
 
 
+def test_a_dimmed_component_varies_less_in_the_sum(simulated, monkeypatch):
+    """A hard component pulsates above a steady soft one, of which three quarters are lost."""
+    photons, truth = simulated[0][:2].replace(exposed=np.ones((2, 512), np.float32)), simulated[1]
+    at = list(TARGETS).index("fractional_variability")
+    wave = np.sin(2 * np.pi * np.arange(512) / 64)
+    expected, targets = np.zeros((2, 3, 20), np.float32), truth.targets[:2].copy()
+    expected[:, 0, 0] = expected[:, 1, 12] = 100
+    # The rms of the sum; that of the second source is mostly from what bins do not show.
+    targets[:, at] = np.log10([0.25 / np.sqrt(2), 0.9])
+    truth = replace(
+        truth[np.arange(2)], expected=expected, targets=targets,
+        share=np.stack([np.ones((2, 512)), np.tile(1 + 0.5 * wave, (2, 1))], axis=1))
+    lost = np.ones((2, 20), np.float32)
+    lost[:, 0] = 0.25
+    monkeypatch.setattr(training, "other_transmissions", lambda n, rng: lost)
+    _, seen = with_other_areas(photons, truth, np.random.default_rng(0))
+    assert_allclose(seen.targets[0, at], np.log10(100 / 125 * 0.5 / np.sqrt(2)), rtol=1e-5)
+    assert np.isnan(seen.targets[1, at])
+
+
 def test_other_areas_take_their_photons_and_change_the_truth(simulated):
     photons, truth = simulated
     seen, seen_truth = with_other_areas(photons, truth, np.random.default_rng(2))
@@ -160,7 +181,12 @@ def test_other_areas_take_their_photons_and_change_the_truth(simulated):
         assert np.all((ratio[:, band] >= in_band.min(axis=1) - 1e-5)
                       & (ratio[:, band] <= in_band.max(axis=1) + 1e-5))
     columns = {name: k for k, name in enumerate(TARGETS)}
-    assert np.isnan(seen_truth.targets[other, columns["fractional_variability"]]).all()
+    varies = columns["fractional_variability"]
+    told = other & np.isfinite(seen_truth.targets[:, varies])
+    assert told.sum() > 0.75 * other.sum()
+    assert_allclose(seen_truth.targets[told, varies], truth.targets[told, varies], atol=0.3)
+    steady = truth.targets[:, varies] == -3
+    assert steady.sum() > 20 and np.all(seen_truth.targets[steady, varies] == -3)
     for name in ("n_h", "kT", "photon_index", "timescale"):
         assert_array_equal(seen_truth.targets[:, columns[name]], truth.targets[:, columns[name]])
     own = seen_truth.expected[:, :2].sum(axis=1)

@@ -39,9 +39,10 @@ from .._files import read_tensors, write_tensors
 from .._precision import bfloat16_if_fast
 from ..datasets.stream import RUNS, TARGETS, SimulatedStream, Truth, simulate_with_truth
 from ..errors import ModelFileError
-from ..photons import BAND_OF_CHANNEL, CHANNEL_EDGES, N_TIME_BINS, Photons
+from ..photons import N_TIME_BINS, Photons
 from . import describing, quantities
-from .batch import CHANNEL_SHARE, COLOUR_BIN, Cells, fine_counts, make_batch
+from .areas import other_transmissions, seen_through
+from .batch import COLOUR_BIN, Cells, fine_counts, make_batch
 from .descriptors import descriptor_loss
 from .inference import smoothed
 from .intervals import mixture, mixture_loss
@@ -61,8 +62,6 @@ DESCRIPTOR_WEIGHT = 0.1
 INTERVAL_WEIGHT = 0.1
 #: Chunks of sources that are prepared for descriptors have smaller numbers.
 OTHERS = 100_000
-#: Energies in keV between which effective areas are changed.
-_KNOTS = np.array([0.5, 0.8, 1.2, 2.0, 3.5, 8.0])
 #: Beginnings of the names of the parameters that intervals and sub-bins are made of.
 INTERVALS = ("refinement.sub_bins", "refinement.log_rate_intervals")
 
@@ -192,35 +191,10 @@ def with_gaps(photons, truth, rng):
         log_relative_rate=(truth.log_relative_rate - change[:, None]).astype(np.float16))
 
 
-def seen_through(photons, transmission, rng):
-    """Photons of which each channel lets a share through, shape (n, 20), and their area."""
-    kept = rng.random(len(photons.phase), dtype=np.float32) < transmission[
-        photons.source_index, photons.channel]
-    in_bands = np.add.reduceat(CHANNEL_SHARE * transmission, np.flatnonzero(
-        np.diff(BAND_OF_CHANNEL, prepend=-1)), axis=1)
-    return photons.select(kept).replace(
-        background=(photons.background * in_bands).astype(np.float32),
-        arf=(photons.area * transmission).astype(np.float32))
-
-
 def with_other_areas(photons, truth, rng):
-    """Take photons out of some sources by their energy: new effective areas at no cost.
-
-    Some lose soft photons as in the contamination of ACIS, the area of others is changed by a
-    random walk over energy, and that of some by both.
-    """
-    n = len(photons)
-    depth, walks = rng.exponential(1.5, n), rng.normal(0, 0.4, (n, len(_KNOTS))).cumsum(axis=1)
-    kind = rng.random(n)
-    depth[kind > 0.5] = 0
-    walks[kind < 0.3] = 0
-    changed = kind < 0.75
-    centre = np.sqrt(CHANNEL_EDGES[1:] * CHANNEL_EDGES[:-1])
-    between = np.array([np.interp(np.log(centre), np.log(_KNOTS), one)
-                        for one in np.eye(len(_KNOTS))])
-    log_share = walks @ between - depth[:, None] * (centre / 0.67) ** -2.5
-    transmission = np.exp(log_share - log_share.max(axis=1, keepdims=True))
-    transmission = np.where(changed[:, None], transmission, 1).astype(np.float32)
+    """See some sources through other effective areas, by `other_transmissions`."""
+    transmission = other_transmissions(len(photons), rng)
+    changed = (transmission < 1).any(axis=1)
     seen = seen_through(photons, transmission, rng)
     seen = seen.replace(arf=np.where(changed[:, None], seen.arf, photons.arf))
     expected, targets = truth.expected * transmission[:, None], truth.targets.copy()
@@ -230,9 +204,26 @@ def with_other_areas(photons, truth, rng):
                                                                     "fractional_variability"))
     known = changed & np.isfinite(targets[:, hardness])
     targets[known, hardness] = ((hard - soft) / (hard + soft))[known]
-    # How much the sum of two components varies depends on which of them is dimmed.
-    targets[changed, variability] = np.nan
+    # How much the sum of two components varies depends on which of them is dimmed. What varies
+    # inside the time bins is not known of each.
+    before, after = (_variance(truth.share, of_all, photons.exposed)
+                     for of_all in (truth.expected, expected))
+    steady = targets[:, variability] <= -2.9
+    shown = before > 0.5 * 100 ** targets[:, variability]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = targets[:, variability] + 0.5 * np.log10(after / before)
+    moved = np.where(shown, moved, np.nan)
+    targets[:, variability] = np.where(changed & ~steady, moved, targets[:, variability])
     return seen, replace(truth, expected=expected, targets=targets)
+
+
+def _variance(share, expected, exposed):
+    """Variance over time of the sum of the two components, over its mean squared, shape (n,)."""
+    weight = exposed / exposed.sum(axis=1, keepdims=True)
+    seen = expected[:, :2, :19].sum(axis=2)
+    curve = share / np.maximum(N_TIME_BINS * weight, 1e-9)[:, None] - 1
+    rate = np.einsum("nk,nkt->nt", seen / seen.sum(axis=1, keepdims=True), curve)
+    return np.einsum("nt,nt,nt->n", rate, rate, weight)
 
 
 # ---- how a rate is scored ----------------------------------------------------------------------
@@ -529,11 +520,13 @@ def prepare_descriptions(model, source, number, size):
     """Examples for the descriptors, from one chunk of sources."""
     rng = np.random.default_rng([model.seed, 4, number])
     photons, truth = source.prepared(number, size, rng)
-    # Each source twice, since simulating it takes longer than the first pass; one after the other,
-    # so that those held out are other sources.
-    twice = np.arange(len(photons)).repeat(2)
-    shown, _ = show(photons[twice], rng, tiny=0.1, everything=0.4)
-    return describing.examples(model.infer(shown), truth[twice])
+    others, others_truth = with_other_areas(photons, truth, rng)
+    # Each source twice, since simulating it takes longer than the first pass, the second time as
+    # another camera sees it; one after the other, so that those held out are other sources.
+    order = np.arange(2 * len(photons)).reshape(2, -1).T.ravel()
+    shown, _ = show(Photons.concatenate([photons, others])[order], rng, tiny=0.1, everything=0.4)
+    return describing.examples(model.infer(shown),
+                               Truth.concatenate([truth, others_truth])[order])
 
 
 def prepare_quantities(model, source, number, size):
