@@ -144,7 +144,7 @@ def test_a_dimmed_component_varies_less_in_the_sum(simulated, monkeypatch):
     wave = np.sin(2 * np.pi * np.arange(512) / 64)
     expected, targets = np.zeros((2, 3, 20), np.float32), truth.targets[:2].copy()
     expected[:, 0, 0] = expected[:, 1, 12] = 100
-    # The rms of the sum; that of the second source is mostly from what bins do not show.
+    # The rms of the sum; that of the second source is mostly of what bins do not show.
     targets[:, at] = np.log10([0.25 / np.sqrt(2), 0.9])
     truth = replace(
         truth[np.arange(2)], expected=expected, targets=targets,
@@ -154,7 +154,7 @@ def test_a_dimmed_component_varies_less_in_the_sum(simulated, monkeypatch):
     monkeypatch.setattr(training, "other_transmissions", lambda n, rng: lost)
     _, seen = with_other_areas(photons, truth, np.random.default_rng(0))
     assert_allclose(seen.targets[0, at], np.log10(100 / 125 * 0.5 / np.sqrt(2)), rtol=1e-5)
-    assert np.isnan(seen.targets[1, at])
+    assert seen.targets[1, at] == targets[1, at]
 
 
 def test_other_areas_take_their_photons_and_change_the_truth(simulated):
@@ -182,9 +182,8 @@ def test_other_areas_take_their_photons_and_change_the_truth(simulated):
                       & (ratio[:, band] <= in_band.max(axis=1) + 1e-5))
     columns = {name: k for k, name in enumerate(TARGETS)}
     varies = columns["fractional_variability"]
-    told = other & np.isfinite(seen_truth.targets[:, varies])
-    assert told.sum() > 0.75 * other.sum()
-    assert_allclose(seen_truth.targets[told, varies], truth.targets[told, varies], atol=0.3)
+    assert_allclose(seen_truth.targets[other, varies], truth.targets[other, varies], atol=0.3)
+    assert np.mean(seen_truth.targets[other, varies] != truth.targets[other, varies]) > 0.2
     steady = truth.targets[:, varies] == -3
     assert steady.sum() > 20 and np.all(seen_truth.targets[steady, varies] == -3)
     for name in ("n_h", "kT", "photon_index", "timescale"):
