@@ -1,10 +1,10 @@
 """The seeded command that makes the aligner and the reference catalogue, start to end.
 
-It simulates sources with summaries, embeds their photons in four views (all photons; a random part
-of them, mostly seen through another effective area; and two draws from the posterior, so that a
-faint source does not pretend to certainty), encodes the summaries, trains the aligner, fills a
-catalogue with archetypes that the aligner has not seen, and chooses the temperature of its vote on
-yet other sources. Embedded and encoded blocks are kept in a work directory, so an
+It simulates sources with summaries, embeds their photons in four views (all photons, a random part
+of them, and two draws from the posterior, so that a faint source does not pretend to certainty; all
+but the first mostly through other effective areas), encodes the summaries, trains the aligner,
+fills a catalogue with archetypes that the aligner has not seen, and chooses the temperature of its
+vote on yet other sources. Embedded and encoded blocks are kept in a work directory, so an
 interrupted run goes on where it stopped.
 """
 
@@ -279,15 +279,16 @@ class _Maker:
         from ..autodecoder import draw_vectors, embed_vectors
         from ..autodecoder.areas import other_transmissions, seen_through
 
-        arrays = {"full": embed_vectors(population.photons, self.model)}
+        photons = population.photons
+        arrays = {"full": embed_vectors(photons, self.model)}
         if thinned:
             # As another camera would have seen the source, of which the texts say nothing.
             rng = np.random.default_rng([seed, 1])
-            part = seen_through(population.photons, other_transmissions(size, rng), rng)
-            part, _ = part.thin(rng.uniform(0.1, 0.9, size), rng)
+            photons = seen_through(photons, other_transmissions(size, rng), rng)
+            part, _ = photons.thin(rng.uniform(0.1, 0.9, size), rng)
             arrays["thinned"] = embed_vectors(part, self.model)
         if draws:
-            arrays["draws"] = draw_vectors(population.photons, draws, self.model, seed=seed)
+            arrays["draws"] = draw_vectors(photons, draws, self.model, seed=seed)
         return arrays
 
 
