@@ -24,9 +24,10 @@ __all__ = ["INSTRUMENTS", "USUAL_INSTRUMENT", "Instrument", "canonical_instrumen
 
 #: Whose area is taken for that of an unknown instrument.
 USUAL_INSTRUMENT = "ACIS-S"
-#: Optical depth of the contamination of ACIS at 0.68 keV near the aim points, by year. Until 2017
-#: from ancillary response files of observations, relative to such without contamination; then the
-#: growth that the release notes of Chandra's calibration database tell of (CalDB 4.10.2).
+#: Optical depth of the contamination of ACIS at 0.68 keV near the aim points, by year. Until 2008
+#: and in 2017 from ancillary response files of observations, relative to such without
+#: contamination; in between and later roughly the published growth, which became faster in 2009
+#: and again after 2017 (Plucinsky et al. 2018; release notes of CalDB 4.4.10 and 4.10.2).
 _DEPTH = {1999.6: 0.0, 2000.5: 0.2, 2002.7: 0.39, 2004.0: 0.43, 2006.2: 0.55, 2008.0: 0.62,
           2010.0: 0.75, 2012.0: 1.1, 2014.0: 1.5, 2016.0: 1.8, 2017.0: 2.1, 2020.0: 3.0,
           2022.0: 3.7, 2026.0: 5.0}

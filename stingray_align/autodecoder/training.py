@@ -205,7 +205,7 @@ def with_other_areas(photons, truth, rng):
     known = changed & np.isfinite(targets[:, hardness])
     targets[known, hardness] = ((hard - soft) / (hard + soft))[known]
     # How much the sum of two components varies depends on which of them is dimmed. What happens
-    # inside the time bins is not known of each, and left as it is: by a tenth it changes at most.
+    # inside the time bins is not known of each, and left as it is: it changes by 0.1 dex at most.
     before, after = (_variance(truth.share, of_all, photons.exposed)
                      for of_all in (truth.expected, expected))
     shown = changed & (before > 0.5 * 100 ** targets[:, variability])
