@@ -240,7 +240,8 @@ def _convert(cls, reader, data, rmf_file):
     elif events.energy is None and events.pi is not None and unit.is_equivalent("keV"):
         events.energy = u.Quantity(events.pi, unit).to_value("keV")
     elif events.energy is None:
-        events.energy = calibrate(events.pi, events.mission, events.instr, epoch_of(events))
+        events.energy = calibrate(events.pi, events.mission, events.instr,
+                                  epoch_of(events, np.min(events.time)))
     elif reader.energy_column and reader.data_hdu.columns[reader.energy_column].unit is None:
         if np.nanmedian(events.energy) > 100:
             warnings.warn(
@@ -432,9 +433,9 @@ def one_name(value):
     return None if value is None else str(value).split(",")[0].strip()
 
 
-def epoch_of(events):
-    """Epoch (MJD) of the first event, which selects the calibration of some missions."""
-    return float(np.min(events.time)) / 86400 + float(np.nan_to_num(float(events.mjdref)))
+def epoch_of(events, time):
+    """Epoch (MJD) of a time of the list in s, which selects the calibration of some missions."""
+    return float(time) / 86400 + float(np.nan_to_num(float(events.mjdref)))
 
 
 def calibrate(pi, mission, instr, epoch):

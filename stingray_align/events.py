@@ -548,7 +548,7 @@ def _energies(events, n):
     energy = getattr(events, "energy", None)
     if energy is None or np.size(energy) == 0:
         energy = calibrate(getattr(events, "pi", None), events.mission, events.instr,
-                           epoch_of(events))
+                           epoch_of(events, np.min(events.time)))
     if energy is None:
         raise EventDataError(
             "the event list has no energies, and no PI channels of a mission that can be "

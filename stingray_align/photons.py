@@ -416,6 +416,8 @@ def reduce_events(events):
 
 def _own_area(events, instrument, start):
     """Effective area of this observation, shape (1, 20), or None for that of the instrument."""
+    from ._event_files import epoch_of
+
     filename = getattr(events, "arf_file", None)
     if filename is not None:
         try:
@@ -423,8 +425,7 @@ def _own_area(events, instrument, start):
         except FileNotFoundError:
             raise EventDataError(f"there is no ancillary response file {filename}; give another "
                                  "one in events.arf_file, or None") from None
-    mjd = float(np.nan_to_num(float(events.mjdref))) + start / 86400
-    year = 2000 + (mjd - 51544) / 365.25
+    year = 2000 + (epoch_of(events, start) - 51544) / 365.25
     # Lists without a reference date seem to be of the nineteenth century.
     if instrument.startswith("ACIS") and 1999 < year < 2100:
         return mean_area(instrument, _EDGES, round(year, 1)).astype(np.float32)[None]

@@ -137,7 +137,7 @@ def test_gaps_take_their_photons_and_their_share_of_the_truth(simulated):
     assert_allclose(change, np.log(after / before), atol=0.01)
 
 
-def test_a_dimmed_component_varies_less_in_the_sum(simulated, monkeypatch):
+def test_a_sum_varies_more_without_its_steady_part(simulated, monkeypatch):
     """A hard component pulsates above a steady soft one, of which three quarters are lost."""
     photons, truth = simulated[0][:2].replace(exposed=np.ones((2, 512), np.float32)), simulated[1]
     at = list(TARGETS).index("fractional_variability")

@@ -41,6 +41,7 @@ def other_transmissions(n, rng):
     centre = np.sqrt(CHANNEL_EDGES[1:] * CHANNEL_EDGES[:-1])
     between = np.array([np.interp(np.log(centre), np.log(_KNOTS), one)
                         for one in np.eye(len(_KNOTS))])
+    # Rounder than `contamination`, whose edges a random walk has, too.
     log_share = walks @ between - depth[:, None] * (centre / 0.67) ** -2.5
     log_share -= log_share.max(axis=1, keepdims=True)
     return np.where(kind[:, None] < 0.75, np.exp(log_share), 1).astype(np.float32)
