@@ -84,6 +84,7 @@ an earlier one was stopped.
 examples:
   stingray-align embed sources/*.fits -o features.ecsv
   stingray-align embed archive/ -o features.ecsv
+  stingray-align embed sources/*.evt -o features.ecsv --arf '{}.arf'
   stingray-align embed sources/*.fits -o features.parquet --model mine.safetensors
   stingray-align embed survey -o survey-embedded --workers 2
   stingray-align embed survey -o survey-embedded --cluster tcp://10.0.0.1:8786""",
@@ -242,9 +243,14 @@ def _embed(args):
     from .datasets import read_event_files
 
     if any(map(scale.is_catalog, args.files)):
+        if args.arf is not None:
+            raise ValueError("--arf is for event files, and this is a catalogue")
         return _embed_catalog(args)
     _table_format(args.output)  # a wrong name is better found before the work than after it
     wanted = list(dict.fromkeys(map(str, _event_files(args.files))))
+    if args.arf is not None and "{}" not in str(args.arf) and len(wanted) > 1:
+        raise ValueError(f"--arf {args.arf} is of one source, and there are {len(wanted)} files: "
+                         "put {} for the name of the event file, as in '{}.arf'")
     model = _model(args)
     identity = model.fingerprint[:12]  # what the rows of a table state about the model
     table, done = _started_table(args.output, identity)
@@ -507,7 +513,8 @@ def _print_header(path):
 def _read(path, args):
     """The one source that the options pick out of an event file."""
     names = ("fmt", "position", "radius", "region", "background")
-    response = {} if getattr(args, "arf", None) is None else {"arf_file": args.arf}
+    arf = getattr(args, "arf", None)
+    response = {} if arf is None else {"arf_file": _belonging(arf, path)}
     given = {name: getattr(args, name, None) for name in names}
     if given["background"] is None and (given["position"] or given["region"]):
         given["background"] = "auto"
@@ -516,6 +523,13 @@ def _read(path, args):
     given = {k: v for k, v in given.items() if v is not None}
     read = sa.EventList.read if given else sa.datasets.read_event_file
     return read(path, **given, **response)
+
+
+def _belonging(pattern, path):
+    """A file that belongs to an event file: where its name has {}, it lies in the same folder."""
+    if "{}" not in str(pattern):
+        return pattern
+    return Path(path).parent / str(pattern).replace("{}", _stem(path))
 
 
 def _selected(args):
@@ -592,8 +606,13 @@ def _feature_row(name, events, model, identity, warned):
     row = {"file": name, "model": identity}
     row |= {key: str(getattr(events, key, None) or "") for key in ("mission", "instr")}
     row |= {"n_photons": embedding.n_photons, "exposure": embedding.exposure,
+            "arf_file": Path(getattr(events, "arf_file", None) or "").name,
             "warnings": "; ".join(dict.fromkeys(warned))}
     return row | dict(zip(embedding.feature_names, embedding.vector, strict=True))
+
+
+#: Columns of a feature table that may be empty in all of its rows.
+_TEXTS = ("mission", "instr", "arf_file", "warnings")
 
 
 def _started_table(path, identity):
@@ -606,6 +625,9 @@ def _started_table(path, identity):
         raise ValueError(f"{path} exists and is no table of `stingray-align embed`; choose another")
     if set(table["model"]) - {identity}:
         raise ValueError(f"{path} holds features of another model; choose another name")
+    for name in set(_TEXTS) & set(table.colnames):  # a CSV file does not tell empty from missing
+        column = table[name].astype(str)
+        table[name] = column.filled("") if hasattr(column, "filled") else column
     return table, set(map(str, table["file"]))
 
 
@@ -620,8 +642,8 @@ def _appended(table, rows, path):
 
 
 def _stem(path):
-    """File name without its extensions: ``xte_test`` of ``xte_test.evt.gz``."""
-    return Path(path).name.split(".")[0]
+    """File name without its extension: ``xte_test`` of ``xte_test.evt.gz``."""
+    return Path(Path(path).name.removesuffix(".gz")).stem
 
 
 def _table_format(path):
@@ -818,6 +840,7 @@ def _parser():
     sub.add_argument("-o", "--output", metavar="TABLE|CATALOGUE", type=Path, required=True)
     _add_model(sub)
     _add_cluster(sub)
+    _add_arf(sub)
     _add_format(sub)
 
     sub = command("fetch", None, "bring sources from an archive, with their catalogue values")
@@ -999,10 +1022,15 @@ def _add_selection(sub):
     group.add_argument("--background", type=_background, metavar="WHERE",
                        help="auto (an annulus around the source; the default when one is "
                             "picked), INNER,OUTER radii, a region file, or none")
-    group.add_argument("--arf", type=Path, metavar="FILE",
-                       help="ancillary response file of the source, whose effective area takes "
-                            "the place of the camera's usual one")
+    _add_arf(group)
     _add_format(group)
+
+
+def _add_arf(sub):
+    sub.add_argument("--arf", type=Path, metavar="FILE",
+                     help="ancillary response file of the source, whose effective area takes the "
+                          "place of the camera's usual one; {} in it stands for the name of the "
+                          "event file without its extension, beside which it lies then")
 
 
 def _add_format(sub):

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
+from small_sources import write_arf
 
 import stingray_align as sa
 from stingray_align.autodecoder import embed_vectors
@@ -72,6 +74,13 @@ def test_interpret_reports_and_draws(small, capsys, tmp_path):
     assert (tmp_path / "chandra_test-interpretation.png").read_bytes().startswith(b"\x89PNG")
     table = Table.read("numbers.ecsv")
     assert len(table) == 1 and table["counts"][0] > 1400
+
+
+def test_figures_of_sources_with_points_in_their_names_are_apart(small, sources, tmp_path):
+    for name in ("J0945.1-14.ecsv", "J0945.2-14.ecsv"):
+        Path(name).write_bytes(Path(sources[0]).read_bytes())
+        assert main(["interpret", name, *small["catalogue"]]) == 0
+    assert len(list(tmp_path.glob("J0945.[12]-14-interpretation.png"))) == 2
 
 
 def test_interpret_without_background(small, capsys):
@@ -168,6 +177,29 @@ def test_embed_goes_on_where_it_stopped(small, sources, name, capsys, monkeypatc
     assert "3 of 3 files" in capsys.readouterr().out
     assert sorted(map(str, Table.read(name, character_as_bytes=False)["file"]
                       if name.endswith("fits") else Table.read(name)["file"])) == sorted(sources)
+
+
+@pytest.mark.parametrize("name", ["features.ecsv", "features.fits", "features.csv"])
+def test_embed_takes_the_response_file_beside_each(small, sources, name, capsys):
+    for path, area in zip(sources[:2], (50.0, 5.0)):
+        write_arf(Path(path).with_suffix(".arf"), lambda energy, area=area: area * energy)
+    assert main(["embed", *sources, "-o", name, "--arf", "{}.arf", *small["model"]]) == 0
+    assert f"left out: {sources[2]}" in capsys.readouterr().err
+    table, model = Table.read(name), sa.PoissonAutodecoder.load(small["model"][1])
+    assert [str(x) for x in table["arf_file"]] == [f"{Path(path).stem}.arf" for path in sources[:2]]
+    own = sa.EventList.read(sources[1], arf_file=Path(sources[1]).with_suffix(".arf"))
+    usual = sa.EventList.read(sources[1])
+    ours, theirs = (sa.embed(events, model).vector for events in (own, usual))
+    names = feature_names(model.n_latent)
+    np.testing.assert_allclose([table[n][1] for n in names], ours, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert main(["embed", sources[2], "-o", name, *small["model"]]) == 0
+    assert len(Table.read(name)) == 3
+
+
+def test_embed_takes_no_response_file_of_one_for_many(small, sources, capsys):
+    assert main(["embed", *sources, "-o", "t.ecsv", "--arf", "one.arf", *small["model"]]) == 2
+    assert "'{}.arf'" in capsys.readouterr().err
 
 
 def test_embed_lists_bad_files_and_goes_on(small, sources, tmp_path, capsys):
