@@ -710,7 +710,8 @@ def _warnings_naming(path, warned):
 
     def show_and_note(message, *about, **more):
         warned.append(str(message))
-        show(f"{path}: {message}", *about, **more)
+        named = str(message).startswith(str(path))
+        show(message if named else f"{path}: {message}", *about, **more)
 
     warnings.showwarning = show_and_note
     try:
