@@ -1,11 +1,11 @@
 """The seeded command that makes the aligner and the reference catalogue, start to end.
 
-It simulates sources with summaries, embeds their photons in four views (all photons, a random part
-of them, and two draws from the posterior, so that a faint source does not pretend to certainty; all
-but the first mostly through other effective areas), encodes the summaries, trains the aligner,
-fills a catalogue with archetypes that the aligner has not seen, and chooses the temperature of its
-vote on yet other sources. Embedded and encoded blocks are kept in a work directory, so an
-interrupted run goes on where it stopped.
+It simulates sources with summaries, embeds their photons in four views (all photons; a random part
+of them, mostly seen through another effective area; and two draws from the posterior, so that a
+faint source does not pretend to certainty, of some sources through another area, too), encodes the
+summaries, trains the aligner, fills a catalogue with archetypes that the aligner has not seen, and
+chooses the temperature of its vote on yet other sources. Embedded and encoded blocks are kept in a
+work directory, so an interrupted run goes on where it stopped.
 """
 
 import hashlib
@@ -284,9 +284,13 @@ class _Maker:
         if thinned:
             # As another camera would have seen the source, of which the texts say nothing.
             rng = np.random.default_rng([seed, 1])
-            photons = seen_through(photons, other_transmissions(size, rng), rng)
-            part, _ = photons.thin(rng.uniform(0.1, 0.9, size), rng)
+            transmission = other_transmissions(size, rng)
+            part = seen_through(photons, transmission, rng)
+            part, _ = part.thin(rng.uniform(0.1, 0.9, size), rng)
             arrays["thinned"] = embed_vectors(part, self.model)
+            # More of these views would help with other cameras, and harm with the usual ones.
+            transmission[rng.random(size) < 0.5] = 1
+            photons = seen_through(photons, transmission, rng)
         if draws:
             arrays["draws"] = draw_vectors(photons, draws, self.model, seed=seed)
         return arrays
