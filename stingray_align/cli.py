@@ -254,6 +254,8 @@ def _embed(args):
     model = _model(args)
     identity = model.fingerprint[:12]  # what the rows of a table state about the model
     table, done = _started_table(args.output, identity)
+    if args.arf is not None:
+        _check_responses(table, done & set(wanted), args)
     left = [name for name in wanted if name not in done]
     new, bad, warned, saved = [], {}, defaultdict(list), time.monotonic()
 
@@ -621,14 +623,23 @@ def _started_table(path, identity):
         return None, set()
     table = Table.read(path, format=_table_format(path))
     table.convert_bytestring_to_unicode()
-    if not {"file", "model"} <= set(table.colnames):
+    if not {"file", "model", "arf_file"} <= set(table.colnames):
         raise ValueError(f"{path} exists and is no table of `stingray-align embed`; choose another")
     if set(table["model"]) - {identity}:
         raise ValueError(f"{path} holds features of another model; choose another name")
-    for name in set(_TEXTS) & set(table.colnames):  # a CSV file does not tell empty from missing
+    for name in _TEXTS:  # a CSV file does not tell empty from missing
         column = table[name].astype(str)
         table[name] = column.filled("") if hasattr(column, "filled") else column
     return table, set(map(str, table["file"]))
+
+
+def _check_responses(table, done, args):
+    """See that what was done of the files was done with the response files now asked for."""
+    for row in () if table is None else table["file", "arf_file"]:
+        if row["file"] in done and row["arf_file"] != _belonging(args.arf, row["file"]).name:
+            raise ValueError(f"{args.output} holds features of {row['file']} with "
+                             f"{row['arf_file'] or 'the usual effective area'}: choose another "
+                             "name for those with --arf")
 
 
 def _appended(table, rows, path):

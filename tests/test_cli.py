@@ -195,6 +195,10 @@ def test_embed_takes_the_response_file_beside_each(small, sources, name, capsys)
     assert not np.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
     assert main(["embed", sources[2], "-o", name, *small["model"]]) == 0
     assert len(Table.read(name)) == 3
+    assert main(["embed", *sources[:2], "-o", name, "--arf", "{}.arf", *small["model"]]) == 0
+    assert main(["embed", *sources, "-o", name, "--arf", "{}.arf", *small["model"]]) == 2
+    assert "with the usual effective area: choose another name" in capsys.readouterr().err
+    assert len(Table.read(name)) == 3
 
 
 def test_embed_takes_no_response_file_of_one_for_many(small, sources, capsys):

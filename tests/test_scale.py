@@ -469,6 +469,7 @@ def test_the_command_embeds_and_queries_a_catalogue(folder, embedded, tmp_path, 
 
     output, table = tmp_path / "embedded", tmp_path / "found.ecsv"
     assert main(["embed", str(folder), "-o", str(output)]) == 0
+    assert main(["embed", str(folder), "-o", str(output), "--arf", "one.arf"]) == 2
     assert "(30 sources)" in capsys.readouterr().out
     assert partitions(output) == partitions(embedded)
     assert main(["query", "a flare", "--catalog", str(output), "-k", "3", "--cone",

@@ -288,7 +288,7 @@ class _Maker:
             part = seen_through(photons, transmission, rng)
             part, _ = part.thin(rng.uniform(0.1, 0.9, size), rng)
             arrays["thinned"] = embed_vectors(part, self.model)
-            # More of these views would help with other cameras, and harm with the usual ones.
+            # With all of these, too, fewer partners are found with the usual cameras.
             transmission[rng.random(size) < 0.5] = 1
             photons = seen_through(photons, transmission, rng)
         if draws:
