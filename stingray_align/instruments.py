@@ -20,7 +20,7 @@ from astropy.io import fits
 from .errors import EventDataError
 
 __all__ = ["INSTRUMENTS", "USUAL_INSTRUMENT", "Instrument", "canonical_instrument",
-           "contamination", "effective_area", "mean_area", "read_arf"]
+           "contamination", "effective_area", "mean_area", "other_camera", "read_arf"]
 
 #: Whose area is taken for that of an unknown instrument.
 USUAL_INSTRUMENT = "ACIS-S"
@@ -277,11 +277,11 @@ def canonical_instrument(mission, instrument, detector=None):
     >>> canonical_instrument("nustar", "FPMA") is None
     True
     """
-    mission = re.sub(r"[^a-z]", "", str(mission or "").lower())
+    mission = _mission(mission)
     instrument = re.sub(r"[^A-Z0-9]", "", str(instrument or "").upper())
-    if mission in ("chandra", "axaf", "cxo", "") and instrument.startswith("ACIS"):
+    if mission in ("chandra", "") and instrument.startswith("ACIS"):
         return _acis_array(instrument[4:], str(detector or "").upper())
-    if mission in ("xmm", "xmmnewton", ""):
+    if mission in ("xmm", ""):
         if instrument in ("EPN", "PN", "EPICPN"):
             return "EPIC-pn"
         if re.fullmatch(r"(E|EPIC)?MOS[12]?", instrument):
@@ -292,6 +292,34 @@ def canonical_instrument(mission, instrument, detector=None):
     if mission in ("swift", "") and instrument in ("XRT", "SWIFTXRT"):
         return "XRT"
     return None
+
+
+def _mission(name):
+    name = re.sub(r"[^a-z]", "", str(name or "").lower())
+    return {"axaf": "chandra", "cxo": "chandra", "xmmnewton": "xmm", "rxte": "xte"}.get(name, name)
+
+
+def other_camera(filename, mission, instrument):
+    """Camera that an ancillary response file is of, if that is not the one of the events.
+
+    Parameters
+    ----------
+    filename : str or `~pathlib.Path`
+    mission, instrument : str or None
+        Of the events. ``instrument`` is a canonical name.
+
+    Returns
+    -------
+    str or None
+        Mission and instrument as the file has them; None if they agree, or one is not known.
+    """
+    header = fits.getheader(filename, "SPECRESP")
+    names = [str(header.get(key) or "").strip() for key in ("TELESCOP", "INSTRUME")]
+    missions = {_mission(names[0]), _mission(mission)} - {""}
+    # Which array of ACIS the events are from is often a guess.
+    cameras = {str(name or "").replace("ACIS-I", "ACIS-S")
+               for name in (canonical_instrument(*names), instrument)} - {""}
+    return " ".join(names) if max(len(missions), len(cameras)) > 1 else None
 
 
 def _acis_array(suffix, detector):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from .errors import EventDataError, EventDataWarning
-from .instruments import mean_area, read_arf
+from .instruments import mean_area, other_camera, read_arf
 
 __all__ = ["N_TIME_BINS", "N_FINE_BINS", "CHANNEL_EDGES", "N_CHANNELS", "BAND_EDGES",
            "BAND_OF_CHANNEL", "Photons", "exposure_in_bins", "reduce_events", "spread_frames",
@@ -416,15 +416,22 @@ def reduce_events(events):
 
 def _own_area(events, instrument, start):
     """Effective area of this observation, shape (1, 20), or None for that of the instrument."""
-    from ._event_files import epoch_of
+    from ._event_files import epoch_of, one_name
 
     filename = getattr(events, "arf_file", None)
     if filename is not None:
         try:
-            return read_arf(filename, CHANNEL_EDGES).astype(np.float32)[None]
+            area = read_arf(filename, CHANNEL_EDGES)
         except FileNotFoundError:
             raise EventDataError(f"there is no ancillary response file {filename}; give another "
                                  "one in events.arf_file, or None") from None
+        mission = one_name(events.mission)
+        other = other_camera(filename, mission, instrument)
+        if other is not None:
+            warnings.warn(f"{filename} is an ancillary response file of {other}, and the events "
+                          f"are of {instrument or mission}: with a wrong area hardness and "
+                          "parameters are wrong", EventDataWarning, stacklevel=4)
+        return area.astype(np.float32)[None]
     year = 2000 + (epoch_of(events, start) - 51544) / 365.25
     # Lists without a reference date seem to be of the nineteenth century.
     if instrument.startswith("ACIS") and 1999 < year < 2100:

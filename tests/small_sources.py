@@ -36,7 +36,7 @@ def every_cell(n):
                  source * N_CHANNELS + channel, torch.ones(len(flat)))
 
 
-def write_arf(path, area, energies=None):
+def write_arf(path, area, energies=None, **header):
     """An ancillary response file with an area (cm2), a function of energy in keV."""
     edges = np.linspace(0.2, 10, 981) if energies is None else energies
     hdu = fits.BinTableHDU.from_columns([
@@ -45,5 +45,6 @@ def write_arf(path, area, energies=None):
         fits.Column("SPECRESP", "E", unit="cm**2",
                     array=np.broadcast_to(area((edges[:-1] + edges[1:]) / 2), len(edges) - 1)),
     ], name="SPECRESP")
+    hdu.header.update(header)
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
     return path

@@ -8,7 +8,7 @@ from stingray import EventList
 from small_sources import write_arf
 
 import stingray_align as sa
-from stingray_align.errors import EventDataError
+from stingray_align.errors import EventDataError, EventDataWarning
 from stingray_align.instruments import mean_area
 from stingray_align.photons import (
     BAND_EDGES, BAND_OF_CHANNEL, CHANNEL_EDGES, N_TIME_BINS, Photons, exposure_in_bins,
@@ -180,6 +180,28 @@ def test_area_by_date_gives_the_hardness_of_the_catalogue():
             off[how].append(abs((hard - soft) / (hard + soft) - row["hard_hs"]))
     assert use.sum() >= 7
     assert np.mean(off["date"]) < 0.6 * np.mean(off["first years"])
+
+
+@pytest.mark.parametrize("telescope, camera, mission, instr", [
+    ("ASCA", "SIS0", "chandra", "ACIS"), ("XMM", "EPN", "xmm", "EMOS1"),
+    ("CHANDRA", "ACIS", "nustar", "FPMA"), ("CHANDRA", "HRC", "swift", "XRT"),
+    ("XMM", "EMOS2", None, "ACIS-S")])
+def test_a_response_file_of_another_camera_is_warned_about(tmp_path, telescope, camera, mission,
+                                                           instr):
+    path = write_arf(tmp_path / "a.arf", lambda energy: 300.0, TELESCOP=telescope, INSTRUME=camera)
+    with pytest.warns(EventDataWarning, match=f"a.arf is .* file of {telescope} {camera}, and the"):
+        Photons.from_events(events([1, 2], mission=mission, instr=instr, arf_file=path))
+
+
+@pytest.mark.parametrize("header, mission, instr", [
+    ({"TELESCOP": "CHANDRA", "INSTRUME": "ACIS"}, "axaf", "ACIS-I"),
+    ({"TELESCOP": "XMM", "INSTRUME": "EMOS1"}, "XMM-Newton", ("EMOS2", "EMOS1")),
+    ({"TELESCOP": "NuSTAR", "INSTRUME": "FPMA"}, "nustar", "FPMB"),
+    ({"TELESCOP": "XMM", "INSTRUME": "EPN"}, None, None), ({}, "chandra", "ACIS")])
+def test_response_files_of_the_same_camera_are_not(tmp_path, header, mission, instr):
+    path = write_arf(tmp_path / "a.arf", lambda energy: 300.0, **header)
+    one = Photons.from_events(events([1, 2], mission=mission, instr=instr, arf_file=path))
+    assert one.has_arf[0]
 
 
 def test_a_response_file_that_is_gone_is_named(tmp_path):
