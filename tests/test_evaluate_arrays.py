@@ -34,6 +34,30 @@ def test_overconfidence_at_the_faint_end_shows_in_its_decile():
     assert table["68%"][0] < 0.4 and table["68%"][1:].min() > 0.6
 
 
+def test_chi_squared_tells_chance_from_wrong_intervals():
+    exact = [evaluate.calibration(*intervals(1000, m=2, seed=seed), np.arange(1000),
+                                  n_resamples=2).chi_squared() for seed in range(200)]
+    for level in (0.68, 0.95):
+        values = np.array([one[level] for one in exact])
+        assert (values[:, 1] == 10).all()
+        assert abs(values[:, 0].mean() - 10) < 4 * np.sqrt(20 / 200)
+        assert 0.4 < (values[:, 2] < 0.5).mean() < 0.6
+    wrong = evaluate.calibration(*intervals(1000, factor=np.where(np.arange(1000) < 100, 0.5, 1.0)),
+                                 np.arange(1000), labels=np.repeat(["faint", "others"], [100, 900]))
+    assert wrong.chi_squared()[0.68][2] < 1e-3
+    (value, n, p) = wrong.chi_squared("label")[0.95]
+    assert n == 2 and p < 1e-6
+    assert f"{wrong.chi_squared()[0.95][0]:.1f} for 10 groups" in str(wrong)
+
+
+def test_equal_answers_about_one_source_are_one_trial_of_chi_squared():
+    truth, lower, upper = intervals(500)
+    three = (np.repeat(x[..., None], 3, x.ndim) for x in (truth, lower, upper))
+    for level, value in evaluate.calibration(*three, np.arange(500)).chi_squared().items():
+        assert value == pytest.approx(
+            evaluate.calibration(truth, lower, upper, np.arange(500)).chi_squared()[level])
+
+
 def test_several_truths_per_source_are_one_trial_for_the_error():
     """Ten equal answers about one source carry no more than one."""
     truth, lower, upper = intervals(500)

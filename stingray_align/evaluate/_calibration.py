@@ -27,6 +27,7 @@ where the posterior has an atom).
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import chi2
 
 from ._report import Report, bootstrap, figures, joined_errors
 
@@ -307,7 +308,11 @@ class CalibrationResult(Report):
         """How to read the table."""
         about = (f"{self.score_name}: mean over true values, smaller is better; below 1 relative "
                  f"to a rival it is better than that; width: of the {self.levels[0]:.0%} interval.")
-        return ("Errors: bootstrap over sources.", about)[: 1 + bool(self.rivals)]
+        tested = "; ".join(f"{level:.0%} {value:.1f} for {n} groups, p = {p:.2g}"
+                           for level, (value, n, p) in self.chi_squared().items())
+        tested = ("chi^2 of the coverage by photon counts, about one for each group if intervals "
+                  f"hold what they say: {tested}.")
+        return ("Errors: bootstrap over sources.", tested, about)[: 2 + bool(self.rivals)]
 
     @property
     def rivals(self):
@@ -334,6 +339,40 @@ class CalibrationResult(Report):
         return dict(zip(self.levels, bootstrap(
             lambda i: held[:, i].sum(axis=1) / known[i].sum(), len(known), seed=self.seed,
             n_resamples=self.n_resamples), strict=True))
+
+    def chi_squared(self, by="counts"):
+        r"""Whether the coverage of all groups together is what it should be, but for chance.
+
+        The sum over groups of :math:`(k - p n)^2 / (d\, p (1 - p) n)` for :math:`k` of :math:`n`
+        true values held at level :math:`p`. The design effect :math:`d` is how much more :math:`k`
+        scatters than if each true value were of a source of its own.
+
+        Parameters
+        ----------
+        by : {"counts", "label"}, optional
+            As in `groups`.
+
+        Returns
+        -------
+        dict of (float, int, float)
+            Level to chi squared, number of groups, and the probability of a larger one if the
+            intervals are exact.
+
+        References
+        ----------
+        Rao & Scott 1981, JASA 76, 221 (the design effect).
+        """
+        parts = [part for _, part in self.groups(by)]
+        found = {}
+        for level, held in zip(self.levels, self.held["ours"], strict=True):
+            share = held.sum() / self.known.sum()
+            scatter = ((held - share * self.known) ** 2).sum() / self.known.sum()
+            design = scatter / (share * (1 - share)) if 0 < share < 1 else 1.0
+            value = sum((held[part].sum() - level * self.known[part].sum()) ** 2
+                        / self.known[part].sum() for part in parts)
+            value /= design * level * (1 - level)
+            found[level] = float(value), len(parts), float(chi2.sf(value, len(parts)))
+        return found
 
     @property
     def primary(self):
