@@ -23,6 +23,7 @@ from stingray.mission_support import get_rough_conversion_function
 
 from ._gti import in_gti, intersect, length, tidy_gti, warn_dropped
 from .errors import EventDataError, EventDataWarning
+from .instruments import canonical_mission
 from .photons import BACKGROUND_ATTRIBUTES, BAND_EDGES
 
 __all__ = ["guess_format", "read_fits", "read_table", "calibrate", "epoch_of", "one_name"]
@@ -447,8 +448,7 @@ def calibrate(pi, mission, instr, epoch):
     for (known, camera), width in _CHANNELS.items():
         if mission.lower() == known and (instr or "").upper().startswith(camera):
             return (pi + 0.5) * width / 1000
-    alias = {"chandra": "axaf", "rxte": "xte", "xmm-newton": "xmm"}
-    mission = alias.get(mission.lower(), mission.lower())
+    mission = canonical_mission(mission).replace("chandra", "axaf")  # as Stingray calls it here
     try:
         convert = get_rough_conversion_function(mission, instrument=instr, epoch=epoch)
     except (ValueError, AttributeError):

@@ -107,7 +107,7 @@ class EventList(stingray.EventList):
         arf_file : str or `~pathlib.Path`, optional
             Ancillary response file of the source, as ``specextract``, ``arfgen``, ``xrtmkarf`` or
             ``srctool`` make it. It is looked at here, and read again when the list is embedded,
-            with an `EventDataWarning` if it is of another camera.
+            with an `EventDataWarning` if it is of another instrument.
         **kwargs
             Passed to `stingray.io.FITSTimeseriesReader`: ``gtistring``, ``gti_file``,
             ``force_hduname``, ``additional_columns``.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,10 +18,10 @@ import numpy as np
 from astropy import units as u
 from astropy.io import fits
 
-from .errors import EventDataError
+from .errors import EventDataError, EventDataWarning
 
 __all__ = ["INSTRUMENTS", "USUAL_INSTRUMENT", "Instrument", "canonical_instrument",
-           "contamination", "effective_area", "mean_area", "other_camera", "read_arf"]
+           "canonical_mission", "contamination", "effective_area", "mean_area", "read_arf"]
 
 #: Whose area is taken for that of an unknown instrument.
 USUAL_INSTRUMENT = "ACIS-S"
@@ -198,7 +199,7 @@ def mean_area(name, edges, year=0.0):
     return area.mean(axis=0)
 
 
-def read_arf(filename, edges):
+def read_arf(filename, edges, *, mission=None, instrument=None):
     """Effective area in an ancillary response file (ARF), averaged over bins of energy.
 
     Parameters
@@ -207,6 +208,9 @@ def read_arf(filename, edges):
         FITS file with a table SPECRESP (columns ENERG_LO, ENERG_HI, SPECRESP), plain or gzipped.
     edges : array_like, shape (n + 1,)
         Edges of the bins in keV.
+    mission, instrument : str, optional
+        What the events are of that the area is for, as far as it is known. ``instrument`` is a
+        canonical name.
 
     Returns
     -------
@@ -219,6 +223,11 @@ def read_arf(filename, edges):
         If the file is no ARF, or has no area at these energies.
     FileNotFoundError
         If there is no such file.
+
+    Warns
+    -----
+    EventDataWarning
+        If the file says that it is of another mission or instrument.
 
     References
     ----------
@@ -244,6 +253,11 @@ def read_arf(filename, edges):
     if not (len(area) and np.all(area >= 0) and np.any(found > 0)):
         raise EventDataError(f"{filename} has no effective area at {edges[0]:g} to {edges[-1]:g} "
                              "keV")
+    other = _of_another(table.header, mission, instrument)
+    if other is not None:
+        warnings.warn(f"{filename} is an ancillary response file of {other}, and the events are of "
+                      f"{instrument or mission}: with a wrong area hardness and parameters are "
+                      "wrong", EventDataWarning, stacklevel=5)
     return found
 
 
@@ -277,7 +291,7 @@ def canonical_instrument(mission, instrument, detector=None):
     >>> canonical_instrument("nustar", "FPMA") is None
     True
     """
-    mission = _mission(mission)
+    mission = canonical_mission(mission)
     instrument = re.sub(r"[^A-Z0-9]", "", str(instrument or "").upper())
     if mission in ("chandra", "") and instrument.startswith("ACIS"):
         return _acis_array(instrument[4:], str(detector or "").upper())
@@ -294,32 +308,37 @@ def canonical_instrument(mission, instrument, detector=None):
     return None
 
 
-def _mission(name):
+def canonical_mission(name):
+    """One name for a mission, however the file or the user wrote it.
+
+    Parameters
+    ----------
+    name : str or None
+        Case and punctuation do not matter.
+
+    Returns
+    -------
+    str
+        In lower case, letters only; empty if there is none.
+
+    Examples
+    --------
+    >>> from stingray_align.instruments import canonical_mission
+    >>> canonical_mission("AXAF"), canonical_mission("XMM-Newton")
+    ('chandra', 'xmm')
+    """
     name = re.sub(r"[^a-z]", "", str(name or "").lower())
     return {"axaf": "chandra", "cxo": "chandra", "xmmnewton": "xmm", "rxte": "xte"}.get(name, name)
 
 
-def other_camera(filename, mission, instrument):
-    """Camera that an ancillary response file is of, if that is not the one of the events.
-
-    Parameters
-    ----------
-    filename : str or `~pathlib.Path`
-    mission, instrument : str or None
-        Of the events. ``instrument`` is a canonical name.
-
-    Returns
-    -------
-    str or None
-        Mission and instrument as the file has them; None if they agree, or one is not known.
-    """
-    header = fits.getheader(filename, "SPECRESP")
+def _of_another(header, mission, instrument):
+    """Mission and instrument that a header names, if they are not these; else None."""
     names = [str(header.get(key) or "").strip() for key in ("TELESCOP", "INSTRUME")]
-    missions = {_mission(names[0]), _mission(mission)} - {""}
+    missions = {canonical_mission(names[0]), canonical_mission(mission)} - {""}
     # Which array of ACIS the events are from is often a guess.
-    cameras = {str(name or "").replace("ACIS-I", "ACIS-S")
-               for name in (canonical_instrument(*names), instrument)} - {""}
-    return " ".join(names) if max(len(missions), len(cameras)) > 1 else None
+    instruments = {str(name or "").replace("ACIS-I", "ACIS-S")
+                   for name in (canonical_instrument(*names), instrument)} - {""}
+    return " ".join(names) if max(len(missions), len(instruments)) > 1 else None
 
 
 def _acis_array(suffix, detector):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from .errors import EventDataError, EventDataWarning
-from .instruments import mean_area, other_camera, read_arf
+from .instruments import mean_area, read_arf
 
 __all__ = ["N_TIME_BINS", "N_FINE_BINS", "CHANNEL_EDGES", "N_CHANNELS", "BAND_EDGES",
            "BAND_OF_CHANNEL", "Photons", "exposure_in_bins", "reduce_events", "spread_frames",
@@ -421,16 +421,11 @@ def _own_area(events, instrument, start):
     filename = getattr(events, "arf_file", None)
     if filename is not None:
         try:
-            area = read_arf(filename, CHANNEL_EDGES)
+            area = read_arf(filename, CHANNEL_EDGES, mission=one_name(events.mission),
+                            instrument=instrument)
         except FileNotFoundError:
             raise EventDataError(f"there is no ancillary response file {filename}; give another "
                                  "one in events.arf_file, or None") from None
-        mission = one_name(events.mission)
-        other = other_camera(filename, mission, instrument)
-        if other is not None:
-            warnings.warn(f"{filename} is an ancillary response file of {other}, and the events "
-                          f"are of {instrument or mission}: with a wrong area hardness and "
-                          "parameters are wrong", EventDataWarning, stacklevel=4)
         return area.astype(np.float32)[None]
     year = 2000 + (epoch_of(events, start) - 51544) / 365.25
     # Lists without a reference date seem to be of the nineteenth century.

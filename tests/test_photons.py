@@ -186,8 +186,8 @@ def test_area_by_date_gives_the_hardness_of_the_catalogue():
     ("ASCA", "SIS0", "chandra", "ACIS"), ("XMM", "EPN", "xmm", "EMOS1"),
     ("CHANDRA", "ACIS", "nustar", "FPMA"), ("CHANDRA", "HRC", "swift", "XRT"),
     ("XMM", "EMOS2", None, "ACIS-S")])
-def test_a_response_file_of_another_camera_is_warned_about(tmp_path, telescope, camera, mission,
-                                                           instr):
+def test_a_response_file_of_another_instrument_is_warned_about(
+        tmp_path, telescope, camera, mission, instr):
     path = write_arf(tmp_path / "a.arf", lambda energy: 300.0, TELESCOP=telescope, INSTRUME=camera)
     with pytest.warns(EventDataWarning, match=f"a.arf is .* file of {telescope} {camera}, and the"):
         Photons.from_events(events([1, 2], mission=mission, instr=instr, arf_file=path))
@@ -198,7 +198,7 @@ def test_a_response_file_of_another_camera_is_warned_about(tmp_path, telescope, 
     ({"TELESCOP": "XMM", "INSTRUME": "EMOS1"}, "XMM-Newton", ("EMOS2", "EMOS1")),
     ({"TELESCOP": "NuSTAR", "INSTRUME": "FPMA"}, "nustar", "FPMB"),
     ({"TELESCOP": "XMM", "INSTRUME": "EPN"}, None, None), ({}, "chandra", "ACIS")])
-def test_response_files_of_the_same_camera_are_not(tmp_path, header, mission, instr):
+def test_response_files_of_the_same_instrument_are_not(tmp_path, header, mission, instr):
     path = write_arf(tmp_path / "a.arf", lambda energy: 300.0, **header)
     one = Photons.from_events(events([1, 2], mission=mission, instr=instr, arf_file=path))
     assert one.has_arf[0]
