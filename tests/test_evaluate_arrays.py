@@ -92,6 +92,8 @@ def test_calibration_says_what_is_wrong(change, message):
     plain = evaluate.calibration(np.zeros(9), -np.ones((2, 9)), np.ones((2, 9)), np.arange(9))
     with pytest.raises(ValueError, match="No labels"):
         plain.to_table("label")
+    with pytest.raises(ValueError, match='"counts" or "label"'):
+        plain.to_table("labels")
 
 
 PROBABILITIES = np.linspace(0.01, 0.99, 50)

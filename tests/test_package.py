@@ -67,7 +67,7 @@ def test_readme_holds_two_commands_on_one_line_each():
     assert len(commands) == 2
     main, tests = commands
     assert "stingray-align interpret" in main and "--position" in main
-    assert tests.endswith("&& pytest")
+    assert tests.endswith("&& pytest -n 2 --dist loadfile")
     assert all("torch==2.13.0" in command for command in commands)
 
 

@@ -405,7 +405,14 @@ class CalibrationResult(Report):
         -------
         list of (str, ndarray of int)
             Name and rows of each group; only sources whose truth is known.
+
+        Raises
+        ------
+        ValueError
+            If ``by`` is neither, or if there are no labels.
         """
+        if by not in ("counts", "label"):
+            raise ValueError(f'by={by!r}: give "counts" or "label"')
         usable = np.flatnonzero(self.known)
         if by == "label":
             if self.labels is None:
