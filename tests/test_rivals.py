@@ -60,7 +60,7 @@ def test_the_photons_are_conserved_whatever_their_number(rival):
 @each
 def test_no_photon_and_one_photon_say_next_to_nothing_about_the_shape(rival):
     # cross-validation needs two photons: with one it cannot choose a kernel
-    limits = (10, 1.01) if rival is rivals.kde else (1.5, 1.5)
+    limits = (10, 1.01) if rival is rivals.kde else (1.6, 1.5)
     one = Photons.from_events(make([3000.0], WHOLE))
     for photons, limit in zip((one, one.select(np.zeros(1, bool))), limits):
         shape = rival.band_rates(photons)[0].sum(axis=1)
@@ -330,3 +330,34 @@ def test_average_light_curve_is_the_mean_over_divisions_and_the_constant(wave):
     curve = rivals.gregory_loredo(wave)._curve
     drawn = curve.drawn(3000, np.random.default_rng(0))
     assert_allclose(drawn.mean(axis=0), curve.shape, atol=0.05)
+
+
+# -- Bayesian blocks ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("n", [200, 800])
+@pytest.mark.parametrize("first, last", [(500.0, 1000.0), (0.0, 500.0)])
+def test_blocks_see_exposure_without_photons_at_the_ends(n, first, last):
+    times = np.random.default_rng(n).uniform(first, last, n)
+    rate = rivals.bayesian_blocks(make(times, [[0, 1000]])).rate([100.0, 450.0, 550.0, 900.0]).value
+    there = np.array([100, 450, 550, 900]) > 500
+    there = there if first else ~there
+    assert_allclose(rate[there], n / 500, rtol=0.05)
+    assert (rate[~there] < 0.03 * n / 500).all()
+
+
+def test_blocks_find_a_burst_within_one_bin():
+    times = 5000 + np.random.default_rng(1).uniform(0, 1e-3, 10_000)
+    found = rivals.bayesian_blocks(make(times, [[0, 10_000]]))
+    rate = found.rate([4900.0, 5000.0005, 5100.0]).value
+    assert rate[1] > 400 and (rate[[0, 2]] < 0.01).all()
+
+
+def test_no_kernel_is_left_out_of_a_faint_sources_average():
+    """Some fifty kernels share its probability, each with less than a fiftieth of it."""
+    times = np.random.default_rng(5).uniform(0, 1000, 5)
+    found = rivals.log_gaussian_cox(make(times, [[0, 1000]]))
+    log_posterior = found._curve._log_posterior
+    constant = np.exp(log_posterior[0] - np.logaddexp.reduce(log_posterior))
+    assert found.probability == pytest.approx(1 - constant, abs=2e-3)
+    assert 0.2 < found.probability < 0.6
+    assert found.kernels["probability"].sum() == pytest.approx(1)

@@ -75,7 +75,7 @@ _LOG_PRIOR_OF_TRIALS = _LOG_PERIODIC - np.log(np.arange(_FIRST_TRIAL, int(_HIGHE
                                               / _FINER)
 #: Excess power over the cost of the prior below which a period is not tried.
 _LEAST_POWER = 3.0
-#: Models this unlikely are left out of the average.
+#: Models this unlikely are left out of the average, unless another limit is asked for.
 _NEGLIGIBLE = 0.02
 #: Stronger variability is not tried once the evidence falls and lies this far below the best.
 _HOPELESS = 6.0
@@ -149,6 +149,8 @@ class CoxProcess:
         Exposed fraction of each time bin.
     fine : bool
         Without, it works on the time bins alone.
+    negligible : float
+        Models with less probability are left out of averages and draws.
 
     Attributes
     ----------
@@ -158,7 +160,8 @@ class CoxProcess:
         Their probabilities.
     """
 
-    def __init__(self, counts, exposed, *, fine=True):
+    def __init__(self, counts, exposed, *, fine=True, negligible=_NEGLIGIBLE):
+        self._negligible = negligible
         self._data = data = _Data(counts, exposed)
         models = [_Model("constant", np.inf, 0.0, 0.0, 0, None, mean_only(N_TIME_BINS),
                          _LOG_CONSTANT, data.fit(None, mean_only(N_TIME_BINS)))]
@@ -177,7 +180,7 @@ class CoxProcess:
         """Numbers and probabilities of those of some models that are not negligible."""
         log_posterior = np.where(among, self._log_posterior, -np.inf)
         chance = np.exp(log_posterior - np.logaddexp.reduce(log_posterior))
-        kept = np.flatnonzero(chance > _NEGLIGIBLE)
+        kept = np.flatnonzero(chance > self._negligible)
         return kept, chance[kept] / chance[kept].sum()
 
     def _posterior(self, number):
@@ -255,14 +258,14 @@ def _on_fine(curve):
     return np.repeat(curve, N_FINE_BINS // curve.shape[-1], axis=-1)
 
 
-def cox_processes(photons, *, fine=True):
+def cox_processes(photons, **options):
     """Fit each of many sources; photons above 7 keV are mostly background, and left out.
 
     Parameters
     ----------
     photons : Photons
-    fine : bool
-        As in `CoxProcess`.
+    **options
+        Of `CoxProcess`.
 
     Yields
     ------
@@ -273,7 +276,7 @@ def cox_processes(photons, *, fine=True):
         one = photons[i]
         cell = np.minimum((one.phase * N_FINE_BINS).astype(np.int64), N_FINE_BINS - 1)
         counts = np.bincount(cell, minlength=N_FINE_BINS).astype(float)
-        yield CoxProcess(counts, one.exposed[0], fine=fine)
+        yield CoxProcess(counts, one.exposed[0], **options)
 
 
 def _process(name, length, deviation, n_cells):

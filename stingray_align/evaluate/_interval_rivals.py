@@ -50,10 +50,11 @@ def rival_quantiles(photons, probabilities, *, n_draws=300, seed=0):
     Returns
     -------
     dict of ndarray
-        ``"rate"``, shape (n, 512, n_probabilities): ct/s of 0.5-7 keV with the background in each
-        time bin; and of shape (n, n_probabilities) ``"mean_rate"``: ct/s of 0.5-8 keV with the
-        background; ``"hardness"`` and ``"fractional_variability"`` of the source alone;
-        ``"spectrum"``, shape (n, 20, n_probabilities): counts in each channel with the background.
+        ``"rate"``, shape (n, 512, n_probabilities): ct/s of 0.5-7 keV with the background at a
+        random time of each bin; and of shape (n, n_probabilities) ``"mean_rate"``: ct/s of
+        0.5-8 keV with the background; ``"hardness"`` and ``"fractional_variability"`` of the
+        source alone; ``"spectrum"``, shape (n, 20, n_probabilities): counts in each channel with
+        the background.
     """
     probabilities = np.asarray(probabilities, dtype=float)
     return {
@@ -75,10 +76,14 @@ def _spectrum(photons, probabilities):
 
 def _rate(photons, probabilities, n_draws, seed):
     quantiles = np.empty((len(photons), N_TIME_BINS, len(probabilities)))
+    rng = np.random.default_rng(seed)
     drawn = _rivals.log_gaussian_cox.drawn_band_rates(photons, n_draws, seed)
     for i, draws in enumerate(drawn):
-        total = np.asarray(draws).sum(axis=2).reshape(n_draws, N_TIME_BINS, -1).mean(axis=2)
-        quantiles[i] = np.quantile(total, probabilities, axis=0).T
+        inside = np.asarray(draws).sum(axis=2).reshape(n_draws, N_TIME_BINS, -1)
+        # A random time in a bin lies in any of its fine cells.
+        cell = rng.integers(inside.shape[2], size=(*inside.shape[:2], 1))
+        at_random = np.take_along_axis(inside, cell, axis=2)[:, :, 0]
+        quantiles[i] = np.quantile(at_random, probabilities, axis=0).T
     return quantiles
 
 

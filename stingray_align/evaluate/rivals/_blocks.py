@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from astropy.stats import bayesian_blocks as _astropy_blocks
+from astropy.stats import Events
+from scipy.special import xlogy
 
 from ...photons import N_TIME_BINS
 from ._rival import Rival, bin_means, exposed_positions, scored
@@ -14,20 +15,29 @@ __all__ = ["bayesian_blocks"]
 P0 = 0.05
 
 
+class _Fitness(Events):
+    """That of events, for blocks without any, too."""
+
+    def fitness(self, N_k, T_k):
+        return xlogy(N_k, N_k / T_k)
+
+
 class _Blocks:
     """Blocks on exposed time, which gaps do not lengthen."""
 
     def __init__(self, position, clock):
-        self.clock, self.edges = clock, np.array([0.0, 1.0])
-        # The cost grows with the square of the number of distinct times, and the curve is wanted
-        # on 512 bins: beyond that many photons, those of one bin share their time.
-        when = (position if position.size <= N_TIME_BINS else
-                (position * N_TIME_BINS // 1 + 0.5) / N_TIME_BINS)
-        when, times = np.unique(when, return_counts=True)
-        if when.size > 1:
-            edges = _astropy_blocks(when, times, fitness="events", p0=P0)
-            # the first and last block reach to the ends of the exposure, not of the photons
-            self.edges = np.concatenate([[0.0], edges[1:-1], [1.0]])
+        self.clock = clock
+        # Blocks reach to the ends of the exposure, where there may be no photons.
+        when, empty = position, np.array([0.0, 1.0])
+        if position.size > N_TIME_BINS:
+            # The cost grows with the square of the number of distinct times, and the curve is
+            # wanted on 512 bins: with more photons than that, it is bins that are counted.
+            centres = (np.arange(N_TIME_BINS) + 0.5) / N_TIME_BINS
+            when = centres[np.minimum(position * N_TIME_BINS, N_TIME_BINS - 1).astype(int)]
+            empty = np.concatenate([empty, centres])
+        when, times = np.unique(np.concatenate([when, empty]), return_counts=True)
+        times[np.isin(when, empty)] -= 1
+        self.edges = _Fitness(p0=P0).fit(when, times)
         self.photons_in = np.histogram(position, self.edges)[0]
         # half a photon at the mean rate keeps blocks of few photons from extremes
         length = np.diff(self.edges)

@@ -15,6 +15,9 @@ from ._rival import Rival, RivalEstimate
 
 __all__ = ["LogGaussianCoxEstimate", "log_gaussian_cox", "log_gaussian_cox_512"]
 
+#: Some fifty kernels share the probability of a faint source: one alone may have little of it.
+NEGLIGIBLE = 1e-4
+
 
 class LogGaussianCoxEstimate(RivalEstimate):
     """Rate of one source as a log-Gaussian Cox process; made by calling `log_gaussian_cox`."""
@@ -32,7 +35,7 @@ class LogGaussianCoxEstimate(RivalEstimate):
         Returns
         -------
         `~astropy.table.QTable`
-            The kernels with more than 2 % probability, the most probable first: ``kernel``,
+            The kernels with more than 0.01 % probability, the most probable first: ``kernel``,
             ``length`` (correlation length), ``deviation`` (of the log-rate), ``period``,
             ``harmonics``, ``log_evidence`` (over the photons at a constant rate), ``probability``.
         """
@@ -51,8 +54,9 @@ class LogGaussianCoxEstimate(RivalEstimate):
 
 
 #: Log-Gaussian Cox process with Matern and quasi-periodic kernels, averaged by their evidence.
-log_gaussian_cox = Rival("log-Gaussian Cox", cox_processes, LogGaussianCoxEstimate)
+log_gaussian_cox = Rival("log-Gaussian Cox", partial(cox_processes, negligible=NEGLIGIBLE),
+                         LogGaussianCoxEstimate)
 
 #: The same on the 512 time bins alone, as such processes are usually run on a light curve.
-log_gaussian_cox_512 = Rival("log-Gaussian Cox, 512 bins", partial(cox_processes, fine=False),
-                             LogGaussianCoxEstimate)
+log_gaussian_cox_512 = Rival("log-Gaussian Cox, 512 bins", partial(
+    cox_processes, fine=False, negligible=NEGLIGIBLE), LogGaussianCoxEstimate)
