@@ -86,7 +86,23 @@ def test_no_photons_give_limits():
     assert "by a factor of more than" in test.words()[0]
     test = _two((40, 0), (1e4, 1e4))
     assert test.ratio == 0 and 0 < test.interval(0.9)[1] < 0.2
+    assert "neither" in _two((3, 4), (1e4, 1e4), background=(5, 9)).words()[1]
     assert np.isnan(_two((0, 0), (1e4, 1e4)).ratio) and _two((0, 0), (1, 1)).p_value == 1
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_a_background_that_happened_to_give_few_photons_is_no_evidence_of_more(n):
+    limits = [_two((n, 30), (1e4, 1e4), background=(b, b)).interval(0.9) for b in (0.1, 3, 10)]
+    assert all(3 < low < 30 for low, _ in limits)
+    assert all(high == np.inf for _, high in limits[1:])
+
+
+def test_limits_of_the_ratio_hold_over_a_background():
+    rng = np.random.default_rng(3)
+    held = [low < 2 < high for low, high in (
+        _two(rng.poisson([8 + 6, 16 + 12]), (1e4, 1e4), background=(6, 12)).interval(0.9)
+        for _ in range(400))]
+    assert 0.85 < np.mean(held) < 0.97
 
 
 @pytest.mark.parametrize("area, background", [((1.0, 1.0), 0.0), ((1.0, 3.0), 0.0),

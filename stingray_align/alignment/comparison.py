@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from astropy.table import QTable
 
+from .._source_counts import source_counts
 from ..photons import CHANNEL_EDGES, N_CHANNELS, N_TIME_BINS
 from ._facts import measure
 
@@ -40,7 +41,7 @@ __all__ = ["Comparison", "compare", "find_changes"]
 
 #: Relative error allowed for the ratio of two approximate effective areas.
 AREA_ERROR = 0.1
-_N_DRAWS = 20_000  # of the simulated distributions of spectrum and variability
+_N_DRAWS = 20_000  # of the simulated distributions of brightness, spectrum and variability
 _N_EMBEDDED = 400  # simulated pairs that are embedded
 _FEWEST = 5        # photons of each observation below which only brightness can be compared
 _TESTS = ("brightness", "spectrum", "variability", "form")
@@ -412,30 +413,22 @@ class _Brightness:
         return max(binomtest(first, total, share).pvalue for share in shares)
 
     def interval(self, level):
-        """Clopper-Pearson limits of the share, as limits of the ratio."""
-        from scipy.optimize import brentq
-        from scipy.stats import beta
-
-        first, second = (int(n) for n in self.n)
-        if first + second == 0:
-            return 0.0, math.inf
-        tail = (1 - level) / 2
-        low = beta.ppf(tail, first, second + 1) if first else 0.0
-        high = beta.isf(tail, first + 1, second) if second else 1.0
-
-        def ratio(share):  # falls with the share of the first observation
-            ends = [self._share(10.0**k) for k in (-9, 9)]
-            if share >= ends[0]:
-                return 0.0
-            if share <= ends[1]:
-                return math.inf
-            return 10 ** brentq(lambda k: self._share(10.0**k) - share, -9, 9)
-
-        return ratio(high) * (1 - self.error), ratio(low) * (1 + self.error)
+        """Limits of the ratio under Jeffreys' prior; none on the side of a source not seen."""
+        rng = np.random.default_rng(0)
+        first, second = (source_counts(int(n), float(b), _N_DRAWS, rng) / seen
+                         for n, b, seen in zip(self.n, self.b, self.seen))
+        low, high = np.quantile(second / first, [(1 - level) / 2, (1 + level) / 2])
+        unseen = self.n <= self.b
+        return (0.0 if unseen[1] else low * (1 - self.error),
+                math.inf if unseen[0] else high * (1 + self.error))
 
     def words(self):
         if self.n.sum() == 0:
             return "", "no photons in either observation"
+        if math.isnan(self.ratio):
+            return ("the backgrounds do not explain how the photons share out, though neither "
+                    "observation shows the source",
+                    "neither observation shows the source above its background")
         least, most = self.interval(0.90)
         if self.ratio == 0:
             same = f"the second is less than {most:.2g} times as bright as the first (95 % limit)"

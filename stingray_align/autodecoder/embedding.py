@@ -350,6 +350,13 @@ class Embedding(RateEstimate):
         -------
         median, lower, upper : float
             Counts behind this instrument, a known background taken off.
+
+        Notes
+        -----
+        If the background is unknown, what spectrum and times say of it is taken off, too, so that
+        the ratio may differ from that of all counts by more than its error. For a source known to
+        have none set ``background_soft``, ``background_medium`` and ``background_hard`` of the
+        event list to 0.
         """
         return self._summary("hardness", hardness_quantiles, level)
 
@@ -490,6 +497,11 @@ class Embedding(RateEstimate):
         Returns
         -------
         lower, upper : Quantity, shape (n_times,)
+
+        Notes
+        -----
+        `rate` is a mean, which a few large values move: where the photons allow a peak that they
+        do not ask for, it can lie above the interval of 68 %, as that of any skewed distribution.
         """
         import astropy.units as u
 

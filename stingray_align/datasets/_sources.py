@@ -32,7 +32,8 @@ COLUMNS = {
     "hardness": "(H - S) / (H + S) of expected source counts, S = 0.5-2 keV, H = 2-7 keV",
     "fractional_variability": "rms over mean of the true source rate in the exposed time",
     "period": "period or mean recurrence; may be too short or too long to show",
-    "timescale": "decay time or length of events, eclipses and dips; e-folding time of trends",
+    "timescale": "typical decay time of flares and bursts (of each, 0.7 to 1.4 times that), length "
+                 "of eclipses and dips, e-folding time of trends",
     "time_shape": "what the true light curve shows in this window",
     "periodic": "at least two periods fit into the window",
     "eclipsing": "an eclipse and time outside it lie in the exposed time",

@@ -17,9 +17,10 @@ Park et al. 2006, ApJ 652, 610 (hardness ratios over a background); Vaughan et a
 """
 
 import numpy as np
-from scipy.special import gammaln, ndtri
+from scipy.special import ndtri
 from scipy.stats import gamma
 
+from .._source_counts import source_counts
 from ..photons import BAND_OF_CHANNEL, N_TIME_BINS
 from . import rivals as _rivals
 from .rivals._rival import channel_counts
@@ -94,27 +95,10 @@ def _hardness(photons, probabilities, rng, n_draws=4000):
     background = np.column_stack([photons.background[:, :2].sum(axis=1), photons.background[:, 2]])
     quantiles = np.empty((len(photons), len(probabilities)))
     for i in range(len(photons)):
-        soft, hard = (_source_counts(int(n), float(b), n_draws, rng)
+        soft, hard = (source_counts(int(n), float(b), n_draws, rng)
                       for n, b in zip(counts[i], background[i], strict=True))
         quantiles[i] = np.quantile((hard - soft) / np.maximum(hard + soft, 1e-300), probabilities)
     return quantiles
-
-
-def _source_counts(n, background, n_draws, rng):
-    """Draws of the expected source counts, given n counts over a known background.
-
-    The posterior under Jeffreys' prior of the source, :math:`(s + b)^n e^{-s} s^{-1/2}`, is a
-    mixture of Gamma distributions, one for each number of photons that may be the source's own.
-    """
-    own = np.arange(n + 1)
-    if background > 0:
-        weight = (gammaln(own + 0.5) - gammaln(own + 1) - gammaln(n - own + 1)
-                  + (n - own) * np.log(background))
-        cumulative = np.cumsum(np.exp(weight - weight.max()))
-        own = np.searchsorted(cumulative, rng.random(n_draws) * cumulative[-1])
-    else:
-        own = np.full(n_draws, n)
-    return rng.gamma(own + 0.5)
 
 
 def _excess_variance(photons, probabilities):
