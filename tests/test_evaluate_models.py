@@ -227,7 +227,8 @@ def test_the_autodecoders_posterior_is_evaluated(model, faint):
 def test_cost_is_measured(model):
     result = evaluate.cost(model, n_sources=20, n_single=3, n_training_steps=3)
     assert {name for name in result.milliseconds if not name.endswith(" threads")} == {
-        "first pass, in a batch", "refined rates, in a batch", "first pass, one",
+        "first pass, in a batch", "latent and rate alone, in a batch",
+        "refined rates, in a batch", "first pass, one",
         "one, refined, with posterior", "read the M82 file", "embed the M82 file",
         *(f"rival: {name}" for name in evaluate.rivals.RIVALS)}
     assert all((times > 0).all() for times in result.milliseconds.values())

@@ -45,6 +45,7 @@ def cost(model=None, *, n_sources=1000, n_single=50, n_training_steps=0, seed=0)
 
     from .. import EventList
     from ..autodecoder import PoissonAutodecoder, embed, embed_vectors
+    from ..autodecoder.embedding import CHUNK
     from ..autodecoder.model import one_thread
     from ..datasets import simulate_population
 
@@ -64,6 +65,9 @@ def cost(model=None, *, n_sources=1000, n_single=50, n_training_steps=0, seed=0)
     with one_thread(), threadpool_limits(1):
         times |= {
             "first pass, in a batch": in_batch(),
+            "latent and rate alone, in a batch": [t / n_sources for t in _times(
+                lambda _: [model.infer(photons[first:first + CHUNK])
+                           for first in range(0, n_sources, CHUNK)], range(5))],
             "refined rates, in a batch": [t / n_sources for t in _times(
                 lambda _: model.band_rates(photons), range(2))],
             "first pass, one": _times(lambda events: embed(events, model), single),
