@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 from small_sources import sources
 
-from stingray_align import PoissonAutodecoder, embed
+from stingray_align import EventList, PoissonAutodecoder, embed
 from stingray_align.autodecoder.batch import make_batch
 from stingray_align.autodecoder.laplace import laplace
 from stingray_align.autodecoder.latents import optimise_latents
@@ -46,6 +46,25 @@ def test_model_without_encoder_embeds_saves_and_loads(without_encoder, tmp_path)
     assert np.isfinite(found.draws(3)).all()
     with pytest.raises(ModelFileError, match="no quantiles"):
         loaded.quantiles(photons, [0.5])
+
+
+def test_intervals_light_curves_and_variability_see_the_pulsations_of_the_rate(without_encoder):
+    rng = np.random.default_rng(1)
+    times = np.sort(rng.uniform(0, 1e4, 8000))
+    wave = 1 + 0.9 * np.cos(2 * np.pi * times / 500)
+    times = times[rng.random(8000) < wave / 1.9]
+    found = EventList(times, energy=rng.uniform(0.5, 7, len(times)), gti=[[0, 1e4]],
+                      mission="chandra", instr="ACIS-S").embed(without_encoder)
+    at = np.linspace(found.start, found.stop, 4096)
+    rate = found.rate(at)
+    low, high = found.rate_interval(at, 0.95)
+    assert rate.value.std() / rate.value.mean() == pytest.approx(0.9 / 2**0.5, rel=0.1)
+    assert ((low < rate) & (rate < high)).all()
+    assert found.fractional_variability()[0] == pytest.approx(0.9 / 2**0.5, rel=0.1)
+    drawn = found._drawn_rates(100, 0, np.ones(20))
+    assert_allclose(np.median(drawn, axis=0), found._rates.sum(axis=1), rtol=0.1)
+    curve = found.to_lightcurve(50)  # as well known at the peaks as the amplitude of all
+    assert (curve.counts_err < 0.2 * curve.counts).all()
 
 
 def one_of(batch, i):
@@ -117,3 +136,27 @@ def test_laplace_posterior_has_the_moments_of_the_sampled_one(without_encoder):
     sd = np.sqrt(np.diag(covariance))
     assert_allclose(posterior.mean[0].numpy() / sd, mean / sd, atol=0.5)
     assert_allclose(np.sqrt(np.diag(posterior.covariance()[0].numpy())), sd, rtol=0.3)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 0.8])
+def test_a_known_background_hides_information(without_encoder, fraction):
+    """Against the expected information of all cells of time and energy."""
+    decoder = without_encoder.networks_["decoder"]
+    batch = one_of(make_batch(sources(1, n_photons=(3000, 3001))), 0)  # with a gap
+    batch.background_fraction[:] = fraction
+    batch.background[:] = torch.softmax(torch.linspace(-2, 1, 20), dim=0)
+    z = torch.tensor([0.5, -1.0, 0.2])
+
+    def density(z):
+        shape = decoder(z[None], batch.log_area)
+        own = shape.log_time(batch.exposed)[0, :, None] + shape.log_energy[0].repeat_interleave(
+            4, dim=0)
+        known = (batch.exposed / batch.exposed.sum()).T * batch.background
+        return ((1 - fraction) * own.exp() + fraction * known).reshape(-1)
+
+    found = laplace(decoder, z[None], batch).covariance()[0].diagonal().sqrt()
+    with torch.no_grad():
+        value, slope = density(z).double(), torch.func.jacfwd(density)(z).double()
+    information = batch.n_photons * slope.T @ (slope / value.clamp(min=1e-30)[:, None])
+    assert_allclose(found, torch.linalg.inv(information + torch.eye(3)).diagonal().sqrt(),
+                    rtol=0.01)

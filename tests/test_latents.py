@@ -185,6 +185,21 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         train_decoder(decoder(), sources(), checkpoint=checkpoint, **SETTINGS)
 
 
+@pytest.mark.parametrize("change", [
+    lambda photons, network: (photons[::-1], network),
+    lambda photons, network: (photons.replace(channel=19 - photons.channel), network),
+    lambda photons, network: (photons.replace(exposed=photons.exposed / 2), network),
+    lambda photons, network: (photons, Decoder(SETTINGS["n_latent"], 32))],
+    ids=["other order", "other energies", "other exposure", "wider decoder"])
+def test_a_checkpoint_of_other_photons_or_sizes_is_refused(tmp_path, change):
+    checkpoint = tmp_path / "run.safetensors"
+    train_until(16, checkpoint=checkpoint)
+    photons, network = change(sources(), decoder())
+    with pytest.raises(ModelFileError, match="other parameters or sources"):
+        train_decoder(network, photons, checkpoint=checkpoint, **SETTINGS)
+    assert checkpoint.exists()
+
+
 SHARED = """
 import os, sys
 sys.path.insert(0, {tests!r})

@@ -427,3 +427,91 @@ def test_a_checkpoint_of_other_phases_is_refused(tmp_path):
 def test_a_single_source_is_refused():
     with pytest.raises(ValueError, match="at least two"):
         PoissonAutodecoder(**SMALL).fit(sources(1), progress=False)
+
+
+@pytest.mark.parametrize("n, changes", [(2, {}), (3, {"batch_size": 1})])
+def test_the_smallest_trainings_come_to_an_end(n, changes):
+    model = PoissonAutodecoder(**SMALL | changes)
+    model.fit(sources(n, n_photons=(40, 60)), progress=False)
+    assert all(np.isfinite([line["loss"], line["gain"]]).all() for line in model.curve_)
+    assert np.isfinite(model.band_rates(sources(2))).all()
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step, photons, checkpoint, **changes):
+    """A training that does not live longer than some steps."""
+    advance = training._Run.advance
+
+    def killed(run):
+        if run.step == step:
+            raise Killed
+        advance(run)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "EVERY", 4)
+        patch.setattr(training._Run, "advance", killed)
+        PoissonAutodecoder(**SMALL | changes).fit(photons, checkpoint=checkpoint, progress=False)
+
+
+@pytest.mark.parametrize("change", [
+    lambda photons: photons[::-1],
+    lambda photons: photons.replace(channel=19 - photons.channel)], ids=["order", "energies"])
+def test_a_checkpoint_of_other_photons_of_equal_number_is_refused(tmp_path, change):
+    checkpoint = tmp_path / "run.safetensors"
+    killed_at(10, sources(40), checkpoint)
+    with pytest.raises(ModelFileError, match="other parameters or sources"):
+        PoissonAutodecoder(**SMALL).fit(change(sources(40)), checkpoint=checkpoint,
+                                        progress=False)
+
+
+def test_sources_that_another_training_prepared_are_made_again(tmp_path, fitted):
+    checkpoint = tmp_path / "run.safetensors"
+    killed_at(50, sources(40, seed=8), checkpoint, seed=4)
+    left = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run.prepared/*/*")}
+    assert len(left) == 2
+    killed_at(50, sources(40, seed=8), checkpoint, seed=4)
+    assert left == {path: path.stat().st_mtime_ns for path in left}  # of the same one they are not
+    checkpoint.unlink()
+    model = PoissonAutodecoder(**SMALL).fit(sources(40), checkpoint=checkpoint, progress=False)
+    same(fitted.networks_.state_dict(), model.networks_.state_dict())
+    assert not any(tmp_path.glob("run.prepared"))
+
+
+def test_each_checkpoint_has_files_of_its_own():
+    for beside in (training._prepared_directory, training._curve_file):
+        names = {beside(f"runs/{name}").name for name in
+                 ("lr0.01", "lr0.001", "lr0.001.safetensors.2", "lr0.02.safetensors")}
+        assert len(names) == 4
+    assert training._curve_file("runs/a.b.safetensors").as_posix() == "runs/a.b.curve.ecsv"
+
+
+@pytest.mark.parametrize("kind, prepare", [
+    (training.Weighed, "prepare_evidence"),
+    (training.quantities.Measurements, "prepare_quantities")])
+def test_gains_of_prepared_sources_are_of_those_held_out(monkeypatch, kind, prepare):
+    made, scored = [], []
+    make, gain = getattr(training, prepare), kind.gain
+
+    def noted(model, source, number, size):
+        made.append((source, make(model, source, number, size)))
+        return made[-1][1]
+
+    def looked_at(prepared, network):
+        scored.append(list(prepared.held_out()))
+        return gain(prepared, network)
+
+    monkeypatch.setattr(training, prepare, noted)
+    monkeypatch.setattr(kind, "gain", looked_at)
+    photons = sources(40)
+    model = PoissonAutodecoder(**SMALL).fit(photons, progress=False)
+    (learned, _), (apart, examples) = made
+    for source, n in ((learned, 36), (apart, 4)):
+        assert len(source.photons) == n
+    assert_array_equal(apart.photons.phase, learned.held_out.phase)
+    [[one]] = scored
+    for name, values in one.items():
+        assert_array_equal(values, examples[name].astype(np.float32))
+    assert model.curve_[-1]["gain"] != 0

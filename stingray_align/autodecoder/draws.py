@@ -140,7 +140,7 @@ def drawn_log_rates(shape, batch, refined, n_draws):
     """
     drawn = total_log_rate(shape, batch).reshape(-1, n_draws, N_TIME_BINS)
     if refined.log_rate_intervals is None:
-        return drawn
+        return drawn + in_bins(refined.fine)[:, None]  # what the refined rate has beside the shape
     runs = drawn.reshape(len(drawn), n_draws, -1, RUN).mean(dim=3).transpose(1, 2)
     one = batch.every(n_draws)
     common = _common(one.n_photons)[:, None, None]

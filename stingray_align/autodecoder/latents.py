@@ -20,6 +20,7 @@ on the number of processes, so they all train the same decoder that one process 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from contextlib import contextmanager
@@ -214,7 +215,8 @@ def train_decoder(decoder, photons, *, n_latent, n_steps, batch_size, learning_r
                     "learning_rate": learning_rate, "latent_learning_rate": latent_learning_rate,
                     "latent_penalty": latent_penalty, "latent_noise": latent_noise,
                     "seed": seed, "holdout": holdout, "copies": copies,
-                    "n_sources": n, "n_photons": int(photons.offsets[-1])}
+                    "decoder": {k: [*v.shape] for k, v in decoder.state_dict().items()},
+                    **about_sources(photons)}
         run = _Run(decoder, objective, settings, team)
         if checkpoint is not None and Path(checkpoint).exists():
             run.read(checkpoint)
@@ -237,6 +239,15 @@ def train_decoder(decoder, photons, *, n_latent, n_steps, batch_size, learning_r
             Path(checkpoint).unlink(missing_ok=True)
     decoder.cpu()
     return latents.cpu(), run.curve
+
+
+def about_sources(photons):
+    """What sources are known by: their number, that of their photons, and a hash of them all."""
+    digest = hashlib.sha256("\n".join(photons.instrument).encode())
+    for name in (*photons.ARRAYS, "arf"):
+        digest.update(np.ascontiguousarray(getattr(photons, name)).tobytes())
+    return {"n_sources": len(photons), "n_photons": int(photons.offsets[-1]),
+            "sha256": digest.hexdigest()}
 
 
 def _with_copies(photons, copies, rng):

@@ -13,18 +13,19 @@ from torch import nn
 
 from .._files import BUNDLED, read_tensors, write_tensors
 from ..errors import ModelFileError
-from ..photons import N_FINE_BINS, N_TIME_BINS
+from ..photons import N_CHANNELS, N_FINE_BINS, N_TIME_BINS
 from .batch import COLOUR_BIN, Batch, make_batch
 from .decoder import Decoder, Shape
 from .describing import Describer, energies
 from .descriptors import N_DESCRIPTORS, descriptors
 from .draws import band_share, drawn_log_rates, mean_rate_quantiles, rate_quantiles
-from .experts import Experts, gather_evidence, split
+from .experts import Experts, gather_evidence, on_fine, split
 from .inference import FirstPass, LocalMixture, Smoothed, smoothed
 from .layers import settle
+from .likelihood import total_log_rate
 from .pulsations import pulsations
 from .quantities import (
-    Quantities, hardness_quantiles, mean_spectrum, measured, parameter_quantiles,
+    PARAMETERS, Quantities, hardness_quantiles, mean_spectrum, measured, parameter_quantiles,
     spectrum_quantiles, variability_quantiles)
 from .readouts import feature_vectors, readouts
 from .refinement import SUB, Refined, Refinement, Spread
@@ -190,7 +191,7 @@ class PoissonAutodecoder:
         checkpoint : path-like, optional
             File that holds the state of the training every few minutes, with the training curve
             beside it (``.curve.ecsv``). If it exists, and was written with the same parameters
-            and sources, training goes on from there.
+            and sources in the same order, training goes on from there.
         progress : bool
             Print the training curve and show a progress bar.
         device : {None, "cpu", "cuda"}
@@ -363,7 +364,11 @@ class PoissonAutodecoder:
         batch, refined = inferred.batch, encoded or self.encode(inferred)
         if not self.encoder:
             even = torch.zeros(len(refined.latent), N_FINE_BINS)
-            return refined._replace(fine=torch.log(pulsations(batch, refined.shape, even)))
+            pulsed = torch.log(pulsations(batch, refined.shape, even))
+            # In the shape, so that draws, which are moved as far as it was, pulsate too.
+            shape, fine = split(on_fine(total_log_rate(refined.shape, batch)) + pulsed,
+                                refined.shape, batch)
+            return refined._replace(shape=shape, fine=fine)
         shape, evidence = gather_evidence(inferred, refined, self.networks_["refinement"])
         log_rate, intervals = self.networks_["experts"](evidence)
         shape, fine = split(log_rate, shape, batch)
@@ -489,8 +494,15 @@ class PoissonAutodecoder:
             raise ModelFileError("a model without encoder has no quantiles: use the draws of an "
                                  "Embedding")
         levels = np.asarray(levels, dtype=float)
-        parts = [self._quantiles(inferred, levels) for _, inferred in self._chunks(photons)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        inside = {"rate": (N_TIME_BINS,), "mean_rate": (), "hardness": (),
+                  "fractional_variability": (), "spectrum": (N_CHANNELS,)}
+        if self.knows_parameters:
+            inside |= dict.fromkeys(PARAMETERS, ())
+        of_none = {name: np.empty((0, *shape, len(levels)), dtype=np.float32)
+                   for name, shape in inside.items()}
+        parts = [of_none, *(self._quantiles(inferred, levels)
+                            for _, inferred in self._chunks(photons))]
+        return {name: np.concatenate([part[name] for part in parts]) for name in of_none}
 
     def _quantiles(self, inferred, levels):
         refined = self.refine(inferred)

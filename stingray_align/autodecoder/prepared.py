@@ -23,7 +23,7 @@ from .intervals import mixture, mixture_loss
 
 __all__ = ["Prepared", "Weighed", "examples", "experts_loss"]
 
-#: Share of all sources that is held out.
+#: Share of what is prepared that is not learned from.
 HELD_OUT = 0.08
 #: In the loss of the intervals a kind of variability counts as its share of the sources to the
 #: power of one minus this: with 0, intervals hold over the population, but seldom for its rare
@@ -89,6 +89,11 @@ class Prepared:
     directory : path-like, optional
         Where chunks are kept.
     progress : bool
+    about : dict, optional
+        What the training is known by: chunks that another one left are made again.
+    held_out : callable, optional
+        ``held_out(model)`` gives the examples that the gain is of. Without, they are the last of
+        the chunks, which have to be of other sources than the first then.
     """
 
     #: Sources in a file, and those that are prepared per step of the optimiser.
@@ -96,10 +101,11 @@ class Prepared:
     #: Examples of each source, one after the other; all are learned from, or none.
     VIEWS = 1
 
-    def __init__(self, model, networks, make, n_sources, directory, progress):
+    def __init__(self, model, networks, make, n_sources, directory, progress, about=None,
+                 held_out=None):
         model = copy(model)
         model.networks_ = deepcopy(networks).cpu()  # where compiled loops can reach them
-        self.directory = None if directory is None else Path(directory)
+        self.about, self.directory = about, None if directory is None else Path(directory)
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
         n_chunks, self.arrays = max(1, round(n_sources / self.CHUNK)), {}
@@ -112,32 +118,42 @@ class Prepared:
                        for name, array in self.arrays.items()}
         n = len(next(iter(self.arrays.values())))
         n_sources = n // self.VIEWS
-        self.n_trained = self.VIEWS * min(math.ceil(n_sources * (1 - HELD_OUT)), n_sources - 1)
+        learned = max(1, min(math.ceil(n_sources * (1 - HELD_OUT)), n_sources - 1))
+        self.n_trained = self.VIEWS * learned
+        self._held_out = None if held_out is None else held_out(model)
 
     def _chunk(self, model, make, number):
         if self.directory is None:
             return make(model, number)
         path = self.directory / f"{number:06d}.safetensors"
-        if not path.exists():
-            write_tensors(path, make(model, number), kind="examples", version=1, about={})
-        return read_tensors(path, kind="examples", version=1)[0]
+        if path.exists():
+            arrays, about = read_tensors(path, kind="examples", version=1)
+            if about == self.about:
+                return arrays
+        arrays = make(model, number)
+        write_tensors(path, arrays, kind="examples", version=1, about=self.about)
+        return arrays
 
     def start(self, network):
         """What the network has to know of the sources before its first step."""
 
-    def _rows(self, rows):
-        return {name: torch.as_tensor(array[rows].astype(np.float32))
-                for name, array in self.arrays.items()}
-
     def draw(self, size, rng):
         """Examples of ``size`` sources, as tensors by name."""
-        return self._rows(rng.choice(self.n_trained, min(size, self.n_trained), replace=False))
+        rows = rng.choice(self.n_trained, min(size, self.n_trained), replace=False)
+        return _rows(self.arrays, rows)
 
     def held_out(self, size=100):
         """Examples not learned from, some at a time."""
-        n = len(next(iter(self.arrays.values())))
-        for first in range(self.n_trained, n, size):
-            yield self._rows(np.arange(first, min(first + size, n)))
+        arrays, first = self._held_out, 0
+        if arrays is None:
+            arrays, first = self.arrays, self.n_trained
+        for first in range(first, len(next(iter(arrays.values()))), size):
+            yield _rows(arrays, slice(first, first + size))
+
+
+def _rows(arrays, rows):
+    return {name: torch.as_tensor(array[rows].astype(np.float32))
+            for name, array in arrays.items()}
 
 
 class Weighed(Prepared):

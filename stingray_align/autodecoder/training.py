@@ -24,8 +24,9 @@ from __future__ import annotations
 import math
 import os
 import time
+from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from shutil import rmtree
 
@@ -46,7 +47,7 @@ from .batch import COLOUR_BIN, Cells, fine_counts, make_batch
 from .descriptors import descriptor_loss
 from .inference import smoothed
 from .intervals import mixture, mixture_loss
-from .latents import _team, _under, _write_curve
+from .latents import _team, _under, _write_curve, about_sources
 from .likelihood import expected_log_likelihood, log_likelihood, total_log_rate
 from .prepared import Weighed, examples
 from .pulsations import pulsations
@@ -77,7 +78,7 @@ class EventSet:
         order = np.random.default_rng([seed, 1]).permutation(len(photons))
         n = min(1000, max(1, len(photons) // 10))
         self.photons, self.held_out = photons[order[n:]], photons[order[:n]]
-        self.about = {"n_sources": len(photons), "n_photons": int(photons.offsets[-1])}
+        self.about = about_sources(photons)
 
     def draw(self, step, size, rng):
         """Photons of ``size`` sources, and no truth."""
@@ -87,6 +88,13 @@ class EventSet:
     def prepared(self, number, size, rng):
         """The same, to prepare evidence for."""
         return self.draw(0, size, rng)
+
+    @property
+    def apart(self):
+        """The sources held out, as a set of their own."""
+        apart = copy(self)
+        apart.photons = self.held_out
+        return apart
 
 
 class Simulated:
@@ -101,6 +109,7 @@ class Simulated:
 
     POOL = 24
     DRAWN_FROM = 8
+    apart = None  # all that is prepared is of new sources, also what is held out of it
 
     def __init__(self, stream, *, steps_per_chunk=12):
         self.stream, self.steps_per_chunk = stream, steps_per_chunk
@@ -593,7 +602,7 @@ def fit_model(model, sources, checkpoint, progress, device, path=None):
                 n_steps=model.n_steps, batch_size=model.batch_size,
                 learning_rate=model.learning_rate, latent_penalty=0.5, seed=model.seed,
                 checkpoint=checkpoint, progress=progress, curve_file=curve_file, device=device)
-        model.training_ = {"n_sources": len(photons), "n_photons": int(photons.offsets[-1])}
+        model.training_ = about_sources(photons)
         model.networks_.eval()
         return
     if isinstance(sources, SimulatedStream):
@@ -678,11 +687,14 @@ class _Run:
         if self.checkpoint is not None:
             directory = _prepared_directory(self.checkpoint) / f"{self.phase.name}-{_rank()}"
 
-        def chunk(model, number):
-            return make(model, self.source, number * _world_size() + _rank(),
+        def chunk(model, number, source=self.source):
+            return make(model, source, number * _world_size() + _rank(),
                         min(kind.CHUNK, max(n_sources, 2)))
 
-        return kind(self.model, self.networks, chunk, n_sources, directory, self.progress)
+        apart = self.source.apart
+        return kind(self.model, self.networks, chunk, n_sources, directory, self.progress,
+                    self.about | {"processes": _world_size()},
+                    apart and partial(chunk, number=0, source=apart))
 
     @property
     def _network(self):
@@ -720,7 +732,7 @@ class _Run:
         # Everything random in a step follows from (seed, step, rank): a resumed run is the same.
         rng = np.random.default_rng([self.model.seed, 2, self.step, _rank()])
         torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        size = phase.batch_size // _world_size()
+        size = max(1, phase.batch_size // _world_size())
         if phase.prepared:
             with self.device:
                 loss = self.prepared.loss(self._network, self.prepared.draw(size, rng))
@@ -793,11 +805,17 @@ class _Run:
 
 
 def _prepared_directory(checkpoint):
-    return Path(checkpoint).with_suffix(".prepared")
+    return _beside(checkpoint, ".prepared")
 
 
 def _curve_file(checkpoint):
-    return Path(checkpoint).with_suffix(".curve.ecsv")
+    return _beside(checkpoint, ".curve.ecsv")
+
+
+def _beside(path, ending):
+    # Any other dot is part of the name: run_lr0.01 and run_lr0.001 are two.
+    path = Path(path)
+    return path.with_name(path.name.removesuffix(".safetensors") + ending)
 
 
 # ---- several processes -------------------------------------------------------------------------
@@ -834,7 +852,7 @@ def _average_gradients(parameters):
 def held_out_gain(networks, weights, photons, phase, prepared=None):
     """Gain in log-likelihood per held-out photon over a constant source of the same spectrum.
 
-    Of descriptors, per source over knowing the population.
+    Of descriptors, per source over knowing the population; of quantities, over equal weights.
     """
     current = {k: v.clone() for k, v in networks.state_dict().items()}
     networks.load_state_dict(weights)
@@ -895,13 +913,13 @@ def train(path, *, n_sources=614_400, seed=0, n_steps=20_000, n_refinement_steps
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name the file to write")
-    stream = SimulatedStream(path.with_suffix(".stream"), seed, max(1, n_sources // 512),
+    stream = SimulatedStream(_beside(path, ".stream"), seed, max(1, n_sources // 512),
                              n_workers=n_workers)
     begin = time.monotonic()
     model = PoissonAutodecoder(n_steps=n_steps, n_refinement_steps=n_refinement_steps,
                                n_posterior_steps=n_posterior_steps, seed=seed)
     try:
-        fit_model(model, stream, path.with_suffix(".checkpoint.safetensors"), progress, device,
+        fit_model(model, stream, _beside(path, ".checkpoint.safetensors"), progress, device,
                   path)
     finally:
         stream.close()
