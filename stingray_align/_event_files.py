@@ -11,26 +11,32 @@ import gzip
 import re
 import warnings
 from collections import Counter
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import stingray
 from astropy import units as u
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
+from astropy.table import Table
 from astropy.wcs import FITSFixedWarning
-from stingray.io import FITSTimeseriesReader
+from stingray.io import FITSTimeseriesReader, high_precision_keyword_read
 from stingray.mission_support import get_rough_conversion_function
 
-from ._gti import in_gti, intersect, length, tidy_gti, warn_dropped
+from ._gti import as_floats, in_gti, intersect, length, tidy_gti, warn_dropped
 from .errors import EventDataError, EventDataWarning
 from .instruments import canonical_mission
 from .photons import BACKGROUND_ATTRIBUTES, BAND_EDGES
 
-__all__ = ["guess_format", "read_fits", "read_table", "calibrate", "epoch_of", "one_name"]
+__all__ = ["guess_format", "in_unit", "read_fits", "read_table", "calibrate", "epoch_of",
+           "one_name"]
 
 # A CCD takes part in the choice of GTIs when it holds at least this share of the events: a few
 # photons that dither across a chip edge must not cost the source its exposure.
 _CCD_SHARE = 0.1
+# Reference dates that differ by less (s) are the same one, written with fewer digits.
+_ROUNDING = 1e-3
 
 #: Widths of PI channels in eV that Stingray's table lacks, by mission and start of the instrument.
 #: Suzaku data reduction guide, 4.3 (XIS); ASCA Guest Observer Facility (SIS); ROSAT status report
@@ -40,6 +46,9 @@ _CHANNELS = {("swift", "XRT"): 10, ("suzaku", "XIS"): 3.65, ("asca", "SIS"): 3.6
              ("rosat", "PSPC"): 10, ("xrism", "XTEND"): 6, ("xrism", "RESOLVE"): 0.5,
              ("hitomi", "SXI"): 6, ("hitomi", "SXS"): 0.5, ("astrosat", "SXT"): 10,
              ("srg", "TM"): 1, ("srg", "MERGED"): 1, ("erosita", ""): 1}
+
+#: Cameras without energies, beside others of their mission whose channels Stingray converts.
+_NO_ENERGIES = {"chandra": "HRC", "xmm": "OM"}
 
 
 def guess_format(filename):
@@ -88,6 +97,62 @@ def read_table(cls, filename, fmt, rmf_file, kwargs):
     return _settle(events, filename)
 
 
+class _Clock(NamedTuple):
+    """How a table counts time: in units of ``second`` s, from ``zero`` s after ``mjdref`` (MJD)."""
+
+    second: float = 1.0
+    zero: float = 0.0
+    mjdref: float | None = None
+    middle: float = 0.0  # of the bins of the events, after their times (s)
+
+    def seconds(self, times):
+        return np.asarray(times, dtype=float) * self.second + self.zero + self.middle
+
+
+def _clock(hdu, column, usual):
+    """The clock of a column, which counts from the date of ``usual`` and is as that by default."""
+    header_unit = _second(hdu.header.get("TIMEUNIT"))
+    second = _second(hdu.columns[column].unit) or header_unit or usual.second
+    zero = high_precision_keyword_read(hdu.header, "TIMEZERO")
+    zero = usual.zero if zero is None else float(zero) * (header_unit or 1)
+    mjdref = high_precision_keyword_read(hdu.header, "MJDREF")
+    mjdref = usual.mjdref if mjdref is None else float(mjdref)
+    if usual.mjdref is not None:
+        later = (mjdref - usual.mjdref) * 86400
+        if abs(later) > _ROUNDING:
+            zero += later
+        mjdref = usual.mjdref
+    return _Clock(second, zero, mjdref, usual.middle)
+
+
+def _second(unit):
+    """Length in s of a unit of time, as headers write it; None for no such unit."""
+    name = str(unit or "").strip()
+    if re.fullmatch("s(ec(ond)?s?)?", name, re.IGNORECASE):
+        return 1.0
+    if re.fullmatch("d(ays?)?", name, re.IGNORECASE):
+        return 86400.0
+    unit = u.Unit(name, parse_strict="silent")
+    if unit.is_equivalent("s"):
+        return unit.to("s")
+    if name:
+        warnings.warn(f"times are in {name!r}, which is no unit of time and is ignored",
+                      EventDataWarning)
+    return None
+
+
+def in_unit(values, name, unit):
+    """Times or energies as float64 in this unit, NaN where masked."""
+    own = getattr(values, "unit", None)
+    if own is not None and not own.is_equivalent(unit):
+        raise EventDataError(
+            f"{name} is in {str(own)!r}, which cannot be converted to {unit}; correct the unit, in "
+            f"a FITS file for example with astropy.io.fits.setval(file, 'TUNIT2', value='{unit}', "
+            "ext='EVENTS'), 2 being the number of the column"
+        )
+    return as_floats(values, unit)
+
+
 class _Reader(FITSTimeseriesReader):
     """Stingray's reader with its GTI search left out: it is done once the source is known."""
 
@@ -95,10 +160,20 @@ class _Reader(FITSTimeseriesReader):
         self.data_hdus = None
         try:
             super()._initialize_header_events(fname, force_hduname=force_hduname)
+            hdu = self.data_hdus[self.hduname]
             if self.t_start is None:
                 # Stingray needs it for the epoch of the calibration, although TSTART is optional.
-                times = self.data_hdus[self.hduname].data[self.time_column]
+                times = hdu.data[self.time_column]
                 self.t_start = float(times[0]) if len(times) else 0.0
+            if self.energy_column is not None and hdu.columns[self.energy_column].unit:
+                unit = u.Unit(hdu.columns[self.energy_column].unit, parse_strict="silent")
+                in_unit(u.Quantity(1, unit), self.energy_column, "keV")
+            # Stingray takes all times for seconds; they go through it as they stand. The middle of
+            # the bins is a part of its zero time.
+            header_unit = _second(hdu.header.get("TIMEUNIT")) or 1.0
+            middle = float(self.timezero) - float(hdu.header.get("TIMEZERO", 0))
+            self.clock = _clock(hdu, self.time_column, _Clock(middle=middle * header_unit))
+            self.dt, self.timezero = float(self.dt) * header_unit, 0.0
         except BaseException:
             if self.data_hdus is not None:
                 self.data_hdus.close()
@@ -108,35 +183,32 @@ class _Reader(FITSTimeseriesReader):
         self._add_meta_attr("gti", None)
 
 
-def read_fits(cls, filename, source, rmf_file, options):
-    options = dict(options)
+def read_fits(cls, filename, source, rmf_file, options, plain=False):
     if options.get("additional_columns") is not None:
-        options["additional_columns"] = list(options["additional_columns"])
+        options = options | {"additional_columns": list(options["additional_columns"])}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         problem = None
         try:
-            has_mission = _check_fits(filename)
-            if has_mission:
-                events = _read_events(cls, filename, source, rmf_file, options)
+            read = _read_events if _has_mission(filename) and not plain else _read_plain
+            events = read(cls, filename, source, rmf_file, **options)
         except FileNotFoundError:
             raise
         except (OSError, EOFError, TypeError, ValueError, KeyError, IndexError) as error:
             problem = error
-    truncated = any("truncated" in str(w.message) for w in caught)
+    said = " ".join(str(w.message) for w in caught)
+    truncated = "truncated" in said
     if isinstance(problem, EventDataError) and not truncated:
         raise problem
+    # So astropy calls a file that ends inside the header of an extension, or has bytes after the
+    # last one, which do no harm.
+    if "file is corrupted" in said:
+        truncated = truncated or problem is not None or events._gti is None
     if truncated or problem is not None:
         why = "is truncated" if truncated else f"could not be read as an event file: {problem}"
         raise EventDataError(f"{filename} {why}; fetch or make the file again") from problem
     for warning in caught:
         _pass_on(warning, filename)
-    if not has_mission:
-        if source is not None:
-            raise EventDataError(
-                f"{filename} names no mission (TELESCOP), so that no source can be picked from it"
-            )
-        return read_table(cls, filename, "fits", rmf_file, options)
     return _settle(events, filename)
 
 
@@ -152,20 +224,53 @@ def _pass_on(warning, filename):
         warnings.warn(f"{filename}: {warning.message}", EventDataWarning, stacklevel=4)
 
 
-def _check_fits(filename):
+def _has_mission(filename):
     """Make sure a FITS file has events; return whether it names a mission."""
     with fits.open(filename) as hdus:
-        tables = [hdu for hdu in hdus if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
-        if not any("time" in [name.lower() for name in hdu.columns.names] for hdu in tables):
-            what = "no table with a TIME column" if tables else "no table, or is cut off before it"
+        if not any(map(_time_column, hdus)):
+            what = ("no table with a TIME column" if any(hasattr(hdu, "columns") for hdu in hdus)
+                    else "no table, or is cut off before it")
             raise EventDataError(
                 f"{filename} is a FITS file with {what}; give the event file of the observation")
         return any("TELESCOP" in hdu.header or "MISSION" in hdu.header for hdu in hdus)
 
 
-def _read_events(cls, filename, source, rmf_file, options):
+def _time_column(hdu):
+    """Name of the column of times; None of an extension that has none."""
+    names = hdu.columns.names if hasattr(hdu, "columns") else []
+    return next((name for name in names if name.lower() == "time"), None)
+
+
+def _read_plain(cls, filename, source, rmf_file, gti_file=None, gtistring=None, force_hduname=None,
+                additional_columns=None):
+    """Events of a plain FITS table, which may name no mission; all its columns are read."""
+    if source is not None:
+        raise EventDataError(f"no source can be picked from {filename}, which is read with "
+                             "fmt='fits' or names no mission (TELESCOP)")
+    with fits.open(filename) as hdus:
+        hdu = (next(hdu for hdu in hdus if _time_column(hdu)) if force_hduname is None
+               else hdus[force_hduname])
+        table, name = Table.read(hdu), _time_column(hdu)
+        clock = _clock(hdu, name, _Clock())
+        table[name].unit = None
+        table[name] = clock.seconds(in_unit(table[name], name, "s"))
+        # Stingray warns of keywords such as EXPOSURE, which it works out itself.
+        table.meta = {key: value for key, value in table.meta.items()
+                      if not isinstance(getattr(cls, key.lower(), None), property)}
+        events = cls.from_astropy_table(table)
+        if clock.mjdref is not None:
+            events.mjdref = clock.mjdref
+        gti = _good_times(hdus, filename, gti_file, hdu.header, gtistring or "GTI",
+                          gtistring is not None, None, clock)
+    if gti is not None:
+        events.gti = gti
+    if rmf_file is not None:
+        events.convert_pi_to_energy(rmf_file)
+    return events
+
+
+def _read_events(cls, filename, source, rmf_file, gti_file=None, **options):
     exact = options.get("gtistring") is not None
-    gti_file = options.pop("gti_file", None)
     reader = _Reader(filename, output_class=stingray.EventList, **options)
     try:
         cameras = _cameras(reader)
@@ -189,15 +294,10 @@ def _read_events(cls, filename, source, rmf_file, options):
         if own is not None and events.n > 0:
             events.detector_id = own
         detectors = own if cameras is None else cameras
-        if gti_file is None:
-            gti = _file_gti(reader.data_hdus, header, reader.gtistring, exact, detectors)
-        else:
-            with fits.open(gti_file) as hdus:
-                gti = _file_gti(hdus, header, reader.gtistring, exact, detectors)
-            if gti is None:
-                raise EventDataError(f"{gti_file} holds no GTIs named {reader.gtistring}")
+        gti = _good_times(reader.data_hdus, filename, gti_file, header, reader.gtistring, exact,
+                          detectors, reader.clock)
         if gti is not None:
-            events.gti = gti + float(reader.timezero)
+            events.gti = gti
         if selection is not None and selection.background is not None:
             outside = _convert(cls, reader, data[selection.background], rmf_file)
             outside.gti = events._gti
@@ -225,14 +325,15 @@ def _convert(cls, reader, data, rmf_file):
     if len(data) == 0:
         return events
     stock = reader.transform_slice(data)
-    events.time = _native(stock.time)
+    events.time = reader.clock.seconds(stock.time)
     names = {name.lower(): name for name in data.dtype.names}
     pi_name = names.get(str(reader.pi_column).lower(), names.get("pi"))
     unit = u.Unit(pi_name and data.columns[pi_name].unit or "", parse_strict="silent")
     if stock.pi is None and pi_name is not None and pi_name != reader.energy_column:
         stock.pi = data[pi_name]
     extra = [name.replace(".", "_").lower() for name in reader.additional_columns or []]
-    for name in ("energy", "pi", *extra):
+    # Energies that Stingray makes of channels are left to `calibrate`, which knows more cameras.
+    for name in ("pi", *extra, *(["energy"] if reader.energy_column else [])):
         value = getattr(stock, name, None)
         if value is not None:
             setattr(events, name, _native(value))
@@ -285,7 +386,19 @@ def _cameras(reader):
     return np.array(hdu.data["TM_NR"]).astype(int)
 
 
-def _file_gti(hdus, event_header, gtistring, exact, ccds):
+def _good_times(hdus, filename, gti_file, header, gtistring, exact, ccds, clock):
+    """Good time intervals of the event file or of another one; None if the event file has none."""
+    with nullcontext(hdus) if gti_file is None else fits.open(gti_file) as hdus:
+        gti = _file_gti(hdus, header, gtistring, exact, ccds, clock)
+        if gti is None and (exact or gti_file is not None):
+            raise EventDataError(
+                f"{gti_file or filename} holds no good time intervals named {gtistring}; its "
+                f"extensions are {', '.join(hdu.name or '(no name)' for hdu in hdus[1:]) or 'none'}"
+            )
+    return gti
+
+
+def _file_gti(hdus, event_header, gtistring, exact, ccds, clock):
     """Good time intervals (m, 2) of a file for the CCDs under the source; None if it has none.
 
     Parameters
@@ -296,6 +409,8 @@ def _file_gti(hdus, event_header, gtistring, exact, ccds):
         Only these names, whatever the CCD: the user gave them.
     ccds : ndarray or None
         CCD of each event.
+    clock : _Clock
+        That of the events, which holds where the extensions say nothing else.
     """
     names = [name.strip() for name in str(gtistring).split(",") if name.strip()]
     digits = "" if exact else r"(\d*)"
@@ -316,8 +431,9 @@ def _file_gti(hdus, event_header, gtistring, exact, ccds):
         columns = {name.lower(): name for name in hdu.columns.names}
         if not {"start", "stop"} <= set(columns):
             continue
-        gti = tidy_gti(np.column_stack([hdu.data[columns["start"]], hdu.data[columns["stop"]]])
-                       if len(hdu.data) else [])
+        own = _clock(hdu, columns["start"], clock)
+        gti = tidy_gti(np.column_stack([own.seconds(hdu.data[columns[edge]])
+                                        for edge in ("start", "stop")]))
         ccd = None if exact else _ccd_of(hdu, of_ccd, by_version)
         if ccd is None:
             general.append(gti)
@@ -394,9 +510,15 @@ def _settle(events, filename):
         if events._gti is None:
             raise EventDataError(f"{filename} holds no events and no good time intervals")
         return events
-    events.time = np.array(events.time, dtype=float)
+    events.time = as_floats(events.time, "s")
     if events.energy is not None:
-        events.energy = np.array(events.energy, dtype=float)
+        events.energy = as_floats(events.energy, "keV")
+    finite = np.isfinite(events.time)
+    if not finite.any():
+        raise EventDataError(f"no event of {filename} has a finite time")
+    if not finite.all():
+        warn_dropped(~finite, "times that are not finite", stacklevel=5)
+        events.apply_mask(finite, inplace=True)
     if np.any(np.diff(events.time) < 0):
         events.apply_mask(np.argsort(events.time, kind="stable"), inplace=True)
     if events._gti is None:
@@ -444,11 +566,13 @@ def calibrate(pi, mission, instr, epoch):
     mission, instr = one_name(mission), one_name(instr)
     if pi is None or np.size(pi) == 0 or not mission:
         return None
-    pi = np.asarray(pi)
-    for (known, camera), width in _CHANNELS.items():
-        if mission.lower() == known and (instr or "").upper().startswith(camera):
+    pi, canonical, camera = np.asarray(pi), canonical_mission(mission), (instr or "").upper()
+    if canonical in _NO_ENERGIES and camera.startswith(_NO_ENERGIES[canonical]):
+        return None
+    for (known, start), width in _CHANNELS.items():
+        if mission.lower() == known and camera.startswith(start):
             return (pi + 0.5) * width / 1000
-    mission = canonical_mission(mission).replace("chandra", "axaf")  # as Stingray calls it here
+    mission = canonical.replace("chandra", "axaf")  # as Stingray calls it here
     try:
         convert = get_rough_conversion_function(mission, instrument=instr, epoch=epoch)
     except (ValueError, AttributeError):

@@ -22,8 +22,13 @@ def warn_dropped(bad, why, stacklevel=3):
 
 
 def as_floats(values, unit):
-    """A new array of float64; of a Quantity, in this unit."""
-    return np.array(values.to_value(unit) if hasattr(values, "to_value") else values, dtype=float)
+    """A new array of float64, NaN where masked; of a Quantity or a table's column, in this unit."""
+    floats = values
+    if hasattr(values, "to_value"):
+        floats = values.to_value(unit)
+    elif getattr(values, "unit", None) is not None:
+        floats = np.array(values, dtype=float) * values.unit.to(unit)
+    return np.where(np.ma.getmask(values), np.nan, np.array(floats, dtype=float))
 
 
 def tidy_gti(gti):

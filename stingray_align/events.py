@@ -23,7 +23,9 @@ from astropy.io import fits
 from astropy.table import Table
 from stingray.gti import cross_two_gtis, merge_gtis
 
-from ._event_files import calibrate, epoch_of, guess_format, one_name, read_fits, read_table
+from ._event_files import (
+    calibrate, epoch_of, guess_format, in_unit, one_name, read_fits, read_table,
+)
 from ._gti import as_floats, in_gti, length, tidy_gti, warn_dropped
 from .errors import EventDataError, EventDataWarning
 from .instruments import read_arf
@@ -86,13 +88,15 @@ class EventList(stingray.EventList):
         Parameters
         ----------
         filename : str or `~pathlib.Path`
-            A FITS event file (plain or gzipped), or a table written by ``write``.
+            A FITS event file (plain or gzipped), or a table written by ``write``. Units of time
+            and energy, where given, are converted; what is masked counts as NaN.
         fmt : str, optional
             ``"hea"`` or ``"ogip"`` for FITS event files, else a format of `astropy.table.Table`
             (``"ascii.ecsv"``, ``"hdf5"``, ...).  Found from the contents by default.
         position : `~astropy.coordinates.SkyCoord` or str, optional
             Centre of the source; a string holds right ascension and declination, in degrees
-            (``"148.959 69.680"``) or sexagesimal (``"09:55:50.2 +69:40:47"``), ICRS.
+            (``"148.959 69.680"``), sexagesimal (``"09:55:50.2 +69:40:47"``) or as in the name of
+            a source (``"J095550.2+694047"``), ICRS.
         radius : `~astropy.units.Quantity`, optional
             Radius of the circular source aperture; a plain number is in arcsec.
         region : str, `~pathlib.Path` or `regions.Region`, optional
@@ -116,13 +120,13 @@ class EventList(stingray.EventList):
         -------
         EventList
             Sorted times (s), energies (keV; None if the file holds neither energies nor PI
-            channels that Stingray can calibrate), GTIs (s).
+            channels that can be calibrated), GTIs (s).
 
         Raises
         ------
         EventDataError
-            The file is no event file, is truncated, or the aperture lies outside the field; or
-            ``arf_file`` is no ARF.
+            The file is no event file, is truncated, or has no GTIs named ``gtistring``; the
+            aperture lies outside the field; or ``arf_file`` is no ARF.
         FileNotFoundError
             There is no such file.
 
@@ -135,7 +139,8 @@ class EventList(stingray.EventList):
         -----
         Where a file has GTIs for each CCD (Chandra ``GTI7``, XMM ``STDGTI05``, ``GTI00006``), the
         ones of the CCDs under the source are used: those with at least a tenth of its events.
-        Several that apply are intersected.
+        Several that apply are intersected. ``TIMEZERO``, ``MJDREF`` and units of a GTI extension
+        or ``gti_file`` count where it states them, else those of the event table.
 
         Examples
         --------
@@ -153,10 +158,11 @@ class EventList(stingray.EventList):
         picks = any(value is not None for value in (position, radius, region, background))
         if fmt is None:
             fmt = guess_format(filename)
-        if fmt.lower() in ("hea", "ogip"):
+        if fmt.lower() in ("hea", "ogip", "fits"):
             source = {"position": position, "radius": radius, "region": region,
                       "background": background} if picks else None
-            events = read_fits(cls, filename, source, rmf_file, kwargs)
+            events = read_fits(cls, filename, source, rmf_file, kwargs,
+                               plain=fmt.lower() == "fits")
         elif picks:
             raise EventDataError(
                 "position, radius, region and background need a FITS event file with sky "
@@ -179,7 +185,8 @@ class EventList(stingray.EventList):
         Returns
         -------
         EventList
-            A copy with all attributes of ``events``.
+            A copy with all attributes of ``events``, NaN where times, energies or channels are
+            masked.
 
         Examples
         --------
@@ -191,12 +198,22 @@ class EventList(stingray.EventList):
             raise EventDataError(f"expected a stingray.EventList, not {type(events).__name__}")
         new = cls()
         new.__dict__.update(copy.deepcopy(events.__dict__))
+        for name in ("time", "energy", "pi"):  # joining forgets masks
+            if np.ma.is_masked(values := getattr(new, name)):
+                setattr(new, name, values.astype(float).filled(np.nan))
         return new
 
     @classmethod
     def from_astropy_table(cls, ts):
-        """As Stingray's, but a table without rows keeps its GTIs and other metadata."""
+        """As Stingray's, but units and masks count, and a table without rows keeps its metadata."""
         if len(ts) > 0:
+            ts = Table(ts, copy=False)
+            for name in ts.colnames:
+                unit = {"time": "s", "energy": "keV"}.get(name.lower())
+                if unit is not None:
+                    ts[name] = in_unit(ts[name], name, unit)
+                elif name.lower() == "pi" and np.ma.is_masked(ts[name]):
+                    ts[name] = ts[name].astype(float).filled(np.nan)
             return super().from_astropy_table(ts)
         new = cls()
         for key, value in ts.meta.items():
@@ -209,6 +226,15 @@ class EventList(stingray.EventList):
         if self.n > 0:
             return super().to_astropy_table(no_longdouble=no_longdouble)
         return Table({"time": np.empty(0)}, meta=self.get_meta_dict())
+
+    def shift(self, time_shift, inplace=False):
+        """As Stingray's, also for a list without events."""
+        if self.time is not None:
+            return super().shift(time_shift, inplace=inplace)
+        new = self if inplace else copy.deepcopy(self)
+        if new._gti is not None:
+            new.gti = np.asarray(new._gti) + time_shift
+        return new
 
     def write(self, filename, fmt=None):
         """Write the list to a file; ECSV keeps everything.
@@ -235,8 +261,9 @@ class EventList(stingray.EventList):
 
         As Stingray's ``join``, with two additions: exposures without a photon keep their GTIs,
         and the background rates are averaged over the joined exposure (they add up where
-        exposures overlap), or are unknown if one of them is. The ancillary response file stays
-        only if it is the same for all.
+        exposures overlap), or are unknown if one of them is. All is counted from the ``mjdref`` of
+        the first list with photons. The ancillary response file stays only if it is the same for
+        all.
 
         Parameters
         ----------
@@ -250,6 +277,10 @@ class EventList(stingray.EventList):
         """
         others = [other] if isinstance(other, stingray.EventList) else list(other)
         lists = [type(self).from_eventlist(ev) for ev in (self, *others)]
+        # Before the GTIs are looked at. Stingray shifts only lists with events, and only where the
+        # dates differ by more than half a day.
+        mjdref = next((ev for ev in lists if ev.n > 0), lists[0]).mjdref
+        lists = [ev if ev.mjdref == mjdref else ev.change_mjdref(mjdref) for ev in lists]
         rates = [background_rates(ev) for ev in lists]
         gtis = [ev._gti for ev in lists]
         arf_files = {ev.arf_file for ev in lists}
@@ -385,7 +416,8 @@ def prepare(events):
     -----
     EventDataWarning
         Times were unsorted; GTIs were missing (first to last event is used); events outside the
-        GTIs, or with NaN or negative energies or times that are not finite, were dropped.
+        GTIs, or with NaN or negative energies or times that are not finite, were dropped. What is
+        masked counts as NaN.
 
     Examples
     --------
@@ -405,7 +437,7 @@ def prepare(events):
             f"expected a stingray.EventList, not {type(events).__name__}; read a file with "
             "stingray_align.EventList.read"
         )
-    times = np.empty(0) if events.time is None else np.array(events.time, dtype=float)
+    times = np.empty(0) if events.time is None else in_unit(events.time, "time", "s")
     # The property gti fills in first to last event when none are set; the private attribute
     # alone tells whether any are.
     gti = events._gti
@@ -489,7 +521,9 @@ def background_rates(events):
     Raises
     ------
     EventDataError
-        If a rate is negative.
+        If a rate is negative or infinite.
+    TypeError
+        If a rate is no number, nor a Quantity in 1/s or ct/s.
 
     Examples
     --------
@@ -498,13 +532,24 @@ def background_rates(events):
     >>> background_rates(EventList(gti=[[0, 1000]])) is None
     True
     """
-    rates = [getattr(events, name, None) for name in BACKGROUND_ATTRIBUTES]
+    rates = np.array([_rate(name, getattr(events, name, None)) for name in BACKGROUND_ATTRIBUTES])
+    if (rates < 0).any() or np.isinf(rates).any():
+        raise EventDataError(f"the background rates {rates.tolist()} must not be negative or "
+                             "infinite; set those that are not known to None")
+    return None if np.isnan(rates).any() else rates
+
+
+def _rate(name, value):
+    """A background rate in ct/s, NaN if it is not known."""
     # Joining stock lists leaves tuples, which tell nothing about the joined list.
-    if any(rate is None or np.ndim(rate) or not np.isfinite(rate) for rate in rates):
-        return None
-    if min(rates) < 0:
-        raise EventDataError(f"the background rates {rates} must not be negative")
-    return np.array(rates, dtype=float)
+    if value is None or np.ndim(value):
+        return np.nan
+    unit = getattr(value, "unit", None)
+    per = next((per for per in ("ct/s", "1/s") if unit is None or unit.is_equivalent(per)), None)
+    if per is None or np.asarray(value).dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be a number in counts per second, or a Quantity in 1/s or "
+                        f"ct/s, not {value!r}")
+    return float(as_floats(value, per))
 
 
 def instrument_of(events):
@@ -548,14 +593,16 @@ def _energies(events, n):
     """Energies in keV (n,) of a list, from PI channels where it has none."""
     energy = getattr(events, "energy", None)
     if energy is None or np.size(energy) == 0:
-        energy = calibrate(getattr(events, "pi", None), events.mission, events.instr,
-                           epoch_of(events, np.min(events.time)))
+        pi = getattr(events, "pi", None)
+        energy = calibrate(pi, events.mission, events.instr, epoch_of(events, np.min(events.time)))
+        if energy is not None:
+            energy = np.ma.array(energy, mask=np.ma.getmask(pi))
     if energy is None:
         raise EventDataError(
             "the event list has no energies, and no PI channels of a mission that can be "
             "calibrated; set events.energy in keV, or use events.convert_pi_to_energy(rmf_file)"
         )
-    energy = as_floats(energy, "keV")
+    energy = in_unit(energy, "energy", "keV")
     if energy.shape != (n,):
         raise EventDataError(f"{n} times but energies of shape {energy.shape}")
     return energy

@@ -13,6 +13,7 @@ import warnings
 from dataclasses import dataclass, fields
 
 import numpy as np
+from scipy.special import pdtr
 
 from .errors import EventDataError, EventDataWarning
 from .instruments import mean_area, read_arf
@@ -367,6 +368,8 @@ def _comb(steps, frame):
 
 #: Counts of a background that is known to be zero: zeros say that it is not known.
 _KNOWN = 1e-6
+#: Probability of no more counts than there are, below which a background cannot be right.
+_TOO_FEW = 1e-6
 
 
 def reduce_events(events):
@@ -401,6 +404,10 @@ def reduce_events(events):
                       f"{energy.max():.4g} keV: check the unit", EventDataWarning, stacklevel=3)
     rates = background_rates(events)
     background = np.zeros(len(BACKGROUND_ATTRIBUTES)) if rates is None else rates * exposure
+    if pdtr(in_band.sum(), background.sum()) < _TOO_FEW:
+        warnings.warn(f"{background.sum():.0f} background counts are expected, but there are only "
+                      f"{in_band.sum()} photons in 0.5-8 keV: check background_soft, ..., which "
+                      "are rates in counts per second", EventDataWarning, stacklevel=3)
     if rates is not None and not background.any():
         background[:] = _KNOWN
     instrument = instrument_of(events) or ""

@@ -73,12 +73,12 @@ def select_source(
         Its header, with the world coordinate system of X and Y.
     position : `~astropy.coordinates.SkyCoord` or str, optional
         Centre of a circular aperture; a string holds right ascension and declination (ICRS), in
-        degrees or sexagesimal.
+        degrees, sexagesimal or as in the name of a source (``"J222635.9+653537"``).
     radius : `~astropy.units.Quantity`, optional
         Its radius; a plain number is in arcsec.
     region : str, path or `regions.Region`, optional
         Aperture in place of position and radius.
-    background : str, path, `regions.Region` or tuple, optional
+    background : str, path, `regions.Region` or pair, optional
         - ``"auto"``: the regions that the region file marks as background, if it does so, else an
           annulus from 2 to 4 times the aperture's radius, widened to at most 13 times until it
           holds 100 events; of its 12 sectors, those with significantly more events than the
@@ -136,7 +136,7 @@ def select_source(
     off_ccds = own
     if isinstance(background, str) and background == "auto" and not marked:
         outside = _auto_annulus(aperture, field, own)
-    elif isinstance(background, tuple):
+    elif _are_radii(background):
         outside = _Beside(aperture, [_annulus(background, aperture.centre, wcs)])
     else:
         if isinstance(background, str) and background == "auto":
@@ -327,20 +327,25 @@ def _aperture(position, radius, region, wcs):
     return [circle], []
 
 
+# A position as in names of sources, with all digits down to seconds.
+_NAME = re.compile(
+    r"^(?:.*J|\s*)(\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*([-+]\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*$")
+
+
 def sky_position(position):
     """A SkyCoord, of text in degrees or sexagesimal."""
     if isinstance(position, SkyCoord):
         if not position.isscalar:
             raise EventDataError("position must be a single SkyCoord")
         return position
-    text = str(position).replace(",", " ")
+    text = _NAME.sub(r"\1:\2:\3 \4:\5:\6", str(position).replace(",", " "))
     sexagesimal = re.search(r"[:hms]", text) or len(text.split()) > 2
     try:
         return SkyCoord(text, unit=(u.hourangle, u.deg) if sexagesimal else u.deg)
     except (ValueError, TypeError) as error:
         raise EventDataError(
             f"position {position!r} is no right ascension and declination; write it like "
-            "'148.959 69.680' or '09:55:50.2 +69:40:47'"
+            "'148.959 69.680', '09:55:50.2 +69:40:47' or 'J095550.2+694047'"
         ) from error
 
 
@@ -354,10 +359,18 @@ def _angle(value):
     return angle
 
 
+def _are_radii(background):
+    from regions import Region
+
+    if isinstance(background, list):
+        return not any(isinstance(part, Region) for part in background)
+    return isinstance(background, (tuple, u.Quantity))
+
+
 def _annulus(radii, centre, wcs):
     from regions import CircleAnnulusPixelRegion, PixCoord
 
-    if len(radii) != 2:
+    if getattr(radii, "isscalar", False) or len(radii) != 2:
         raise EventDataError("a background annulus is given as (inner, outer) radii")
     pixel = np.sqrt(wcs.proj_plane_pixel_area()).to_value(u.arcsec)
     inner, outer = (_angle(radius).to_value(u.arcsec) / pixel for radius in radii)

@@ -13,7 +13,7 @@ import pytest
 import stingray
 from astropy import units as u
 from astropy.io import fits
-from astropy.table import Table
+from astropy.table import QTable, Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -40,10 +40,11 @@ def gti_hdu(intervals, name="GTI", ver=1, **keys):
 
 
 def write_events(path, times, *, energy=(1000.0, "eV"), pi=None, pi_unit=None, ccds=None, gtis=(),
-                 keys=None, ccd_name="ccd_id", mission="CHANDRA", instrument="ACIS"):
+                 keys=None, ccd_name="ccd_id", mission="CHANDRA", instrument="ACIS",
+                 time_unit="s"):
     """Write a small event file; energy is (value or values, unit)."""
     times = np.asarray(times, dtype=float)
-    columns = [fits.Column("TIME", "D", unit="s", array=times)]
+    columns = [fits.Column("TIME", "D", unit=time_unit, array=times)]
     if energy is not None:
         values = np.broadcast_to(np.asarray(energy[0], dtype=float), times.shape)
         columns.append(fits.Column("ENERGY", "E", unit=energy[1], array=values))
@@ -163,6 +164,17 @@ def test_channels_become_energies(tmp_path, mission, instrument, pi, energy):
     assert prepare(bare)[1] == pytest.approx(energy)
 
 
+@pytest.mark.parametrize(("mission", "instrument"), [
+    ("CHANDRA", "HRC"), ("AXAF", "HRC-I"), ("XMM", "OM"), ("ROSAT", "HRI"), ("ASCA", "GIS2")])
+def test_cameras_without_energies(tmp_path, mission, instrument):
+    path = write_events(tmp_path / "pi.fits", T0 + np.arange(5.0), energy=None, pi=100,
+                        gtis=[gti_hdu([T0 - 1, T0 + 9])], mission=mission, instrument=instrument)
+    ev = quiet_read(path)
+    assert ev.energy is None and ev.pi.tolist() == [100] * 5
+    with pytest.raises(EventDataError, match="no energies, and no PI channels of a mission"):
+        prepare(ev)
+
+
 @pytest.mark.parametrize(("pi", "unit"), [(1500, "eV"), (2, "keV")])
 def test_channels_with_a_unit_of_energy_need_no_calibration(tmp_path, pi, unit):
     path = write_events(tmp_path / "pi.fits", T0 + np.arange(5.0), energy=None, pi=pi,
@@ -205,6 +217,17 @@ def test_energy_without_a_unit(tmp_path):
                       gtis=[gti_hdu([T0, T0 + 9])])
     with pytest.warns(EventDataWarning, match="no unit"):
         assert EventList.read(ev).energy == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("unit", ["KeV", "chan", "EV"])
+@pytest.mark.parametrize("mission", ["CHANDRA", None])
+def test_an_energy_unit_that_is_none(tmp_path, unit, mission):
+    path = write_events(tmp_path / "e.fits", T0 + np.arange(5.0), energy=(1500.0, unit),
+                        gtis=[gti_hdu([T0, T0 + 9])])
+    if mission is None:
+        forget_mission(path)
+    with pytest.raises(EventDataError, match=f"ENERGY is in '{unit}'.*fits.setval.*'keV'"):
+        EventList.read(path)
 
 
 def test_response_matrix(tmp_path):
@@ -268,6 +291,82 @@ def test_zero_times_are_added(tmp_path):
     ev = quiet_read(path)
     assert ev.time.tolist() == [T0 + 1, T0 + 2]
     assert ev.gti.tolist() == [[T0, T0 + 9]]
+
+
+def test_zero_times_and_dates_of_gtis(tmp_path):
+    def gti(gtis=None, gti_file=None, **keys):
+        keys = {"TIMEZERO": 100.0} | keys
+        if gti_file is not None:
+            fits.HDUList([fits.PrimaryHDU(), gti_file]).writeto(tmp_path / "g.gti", overwrite=True)
+        path = write_events(tmp_path / "z.fits", T0 + np.arange(1.0, 4), keys=keys, gtis=gtis or [])
+        ev = quiet_read(path, gti_file=None if gti_file is None else str(tmp_path / "g.gti"))
+        assert ev.time[0] == T0 + 1 + 100 and ev.n == 3
+        return (ev.gti - T0).tolist()
+
+    # Those of the GTIs count if they are there.
+    assert gti([gti_hdu([T0, T0 + 9])]) == [[100, 109]]
+    assert gti([gti_hdu([T0 + 100, T0 + 109], TIMEZERO=0.0)]) == [[100, 109]]
+    assert gti(gti_file=gti_hdu([T0 - 500, T0 - 491], TIMEZERO=600.0)) == [[100, 109]]
+    assert gti(gti_file=gti_hdu([T0 - 86400, T0 - 86391], MJDREF=50815.0)) == [[100, 109]]
+    assert gti(gti_file=gti_hdu([T0 - 43200, T0 - 43191], MJDREFI=50814, MJDREFF=0.5)) == [
+        [100, 109]]
+    # The same date with fewer digits.
+    assert gti([gti_hdu([T0, T0 + 9], MJDREF=50814 + 1e-10)]) == [[100, 109]]
+
+
+def test_split_zero_times_are_added(tmp_path):
+    path = write_events(tmp_path / "z.fits", [1.0, 2.0], gtis=[gti_hdu([0, 9])],
+                        keys={"TIMEZERI": int(T0), "TIMEZERF": 0.25})
+    ev = quiet_read(path)
+    assert ev.time.tolist() == [T0 + 1.25, T0 + 2.25]
+    assert ev.gti.tolist() == [[T0 + 0.25, T0 + 9.25]]
+
+
+@pytest.mark.parametrize("mission", ["CHANDRA", None])
+@pytest.mark.parametrize(("unit", "keyword"), [("d", None), ("day", None), (None, "d"), ("D", "s")])
+def test_times_in_days(tmp_path, unit, keyword, mission):
+    path = write_events(tmp_path / "d.fits", [1000.0, 1000.5], gtis=[gti_hdu([999.0, 1001.0])],
+                        keys={"TIMEZERO": 2.0, "TIMEDEL": 1.0})
+    with fits.open(path, mode="update") as hdus:
+        for hdu in hdus[1:]:
+            for column in hdu.columns:
+                if column.name != "ENERGY":
+                    column.unit = unit
+            if keyword is not None:
+                hdu.header["TIMEUNIT"] = keyword
+    if mission is None:
+        forget_mission(path)
+    ev = quiet_read(path)
+    zero = 2 * 86400 if keyword == "d" else 2
+    assert (ev.time - zero).tolist() == [1000 * 86400, 1000.5 * 86400]
+    assert (ev.gti - zero).tolist() == [[999 * 86400, 1001 * 86400]]
+    if mission is not None:
+        assert ev.dt == (86400 if keyword == "d" else 1)
+
+
+@pytest.mark.parametrize("unit", ["sec", "SECONDS", "S", ""])
+def test_old_names_of_seconds(tmp_path, unit):
+    path = write_events(tmp_path / "s.fits", T0 + np.arange(5.0), gtis=[gti_hdu([T0, T0 + 9])],
+                        time_unit=unit)
+    assert quiet_read(path).time[1] == T0 + 1
+
+
+def test_a_time_unit_that_is_none(tmp_path):
+    path = write_events(tmp_path / "s.fits", T0 + np.arange(5.0), gtis=[gti_hdu([T0, T0 + 9])],
+                        time_unit="frames")
+    with pytest.warns(EventDataWarning, match="'frames', which is no unit of time"):
+        assert EventList.read(path).time[1] == T0 + 1
+
+
+def test_times_that_are_not_finite(tmp_path):
+    times = T0 + np.array([0, np.nan, 2.0])
+    path = write_events(tmp_path / "n.fits", times)
+    with pytest.warns(EventDataWarning) as caught:
+        ev = EventList.read(path)
+    assert ["1 of 3" in str(w.message) for w in caught] == [True, False]
+    assert ev.gti.tolist() == [[T0, T0 + 2]]
+    with pytest.raises(EventDataError, match="finite time"):
+        EventList.read(write_events(tmp_path / "n.fits", times * np.nan))
 
 
 # Good time intervals of files
@@ -354,6 +453,16 @@ def test_user_names_the_gtis(tmp_path):
     assert (ev.gti - T0).tolist() == [[50, 60]]
 
 
+def test_gtis_that_are_not_there(tmp_path):
+    path = ccd_file(tmp_path / "named.fits", np.full(100, 7), "name")
+    with pytest.raises(EventDataError, match="named.fits .* named FOO; .* EVENTS, GTI3, GTI7"):
+        EventList.read(path, gtistring="FOO")
+    image = tmp_path / "image.fits"
+    fits.PrimaryHDU().writeto(image)
+    with pytest.raises(EventDataError, match="image.fits .*; its extensions are none"):
+        EventList.read(path, gti_file=str(image))
+
+
 def test_an_empty_aperture_has_the_gtis_of_its_ccd(tmp_path):
     rng = np.random.default_rng(5)
     x, y = rng.uniform(0, 200, (2, 4000))
@@ -424,6 +533,16 @@ def test_fits_that_ends_before_its_table(tmp_path):
     path.write_bytes(M82.read_bytes()[:5000])
     with pytest.raises(EventDataError, match="is cut off before it"):
         EventList.read(path)
+
+
+def test_truncated_in_the_gtis(tmp_path):
+    path = write_events(tmp_path / "cut.fits", T0 + np.arange(5.0), gtis=[gti_hdu([T0, T0 + 9])])
+    content = path.read_bytes()
+    assert len(content) % 2880 == 0
+    for missing in (1000, 2880, 3000, 5000, 5700):  # the data, and the header before
+        path.write_bytes(content[:-missing])
+        with pytest.raises(EventDataError, match="is truncated"):
+            EventList.read(path)
 
 
 @pytest.mark.parametrize("content, what", [
@@ -520,6 +639,60 @@ def test_fits_table_without_a_mission(tmp_path):
         assert EventList.read(tmp_path / "plain.fits").n == 2
     with pytest.raises(EventDataError, match="names no mission"):
         EventList.read(tmp_path / "plain.fits", position="1 2", radius=3)
+    path = write_events(tmp_path / "none.fits", [], gtis=[gti_hdu([T0, T0 + 9])])
+    forget_mission(path)
+    assert quiet_read(path).exposure == 9
+
+
+def test_units_and_masks_of_tables(tmp_path):
+    table = QTable({"time": [1.0, 2.0, 3.0] * u.ks, "energy": [1000.0, 2000.0, 3000.0] * u.eV},
+                   meta={"gti": [[0, 4000]]})
+    masked = QTable(table, masked=True)
+    masked["energy"].mask[2] = True
+    for name, table in (("q", table), ("m", masked)):
+        table.write(tmp_path / f"{name}.ecsv")
+        for ev in (quiet_read(tmp_path / f"{name}.ecsv"), EventList.from_astropy_table(table)):
+            assert ev.time.tolist() == [1000, 2000, 3000]
+            energy = [1, 2, 3 if name == "q" else np.nan]
+            assert np.array_equal(ev.energy, energy, equal_nan=True)
+    days = Table({"time": [1.0, 2.0], "pi": np.ma.array([100, 200], mask=[False, True])},
+                 meta={"gti": [[0, 2e5]], "mission": "nicer"})
+    days["time"].unit = "d"
+    days.write(tmp_path / "d.ecsv")
+    ev = quiet_read(tmp_path / "d.ecsv")
+    assert ev.time.tolist() == [86400, 172800]
+    with pytest.warns(EventDataWarning, match="1 of 2 events have NaN"):
+        assert prepare(ev)[1].tolist() == [1]
+    days["time"].unit = "m"
+    days.write(tmp_path / "d.ecsv", overwrite=True)
+    with pytest.raises(EventDataError, match="d.ecsv .*time is in 'm', .*converted to s"):
+        EventList.read(tmp_path / "d.ecsv")
+
+
+def forget_mission(path):
+    with fits.open(path, mode="update") as hdus:
+        for hdu in hdus[:2]:
+            del hdu.header["TELESCOP"]
+
+
+@pytest.mark.parametrize("fmt", [None, "fits"])
+def test_events_and_gtis_of_no_mission(tmp_path, fmt):
+    gtis = [gti_hdu([T0, T0 + 9]), gti_hdu([T0 + 1, T0 + 9], name="BEST")]
+    path = write_events(tmp_path / "e.fits", T0 + np.arange(5.0), energy=(1500, "eV"), gtis=gtis,
+                        keys={"EXPOSURE": 9.0, "MJDREF": 50000.0})
+    forget_mission(path)
+    ev = quiet_read(path, fmt=fmt)
+    assert ev.n == 5 and ev.energy == pytest.approx(1.5) and ev.mjdref == 50000
+    assert (ev.gti - T0).tolist() == [[0, 9]]
+    with pytest.warns(EventDataWarning, match="1 of 5"):
+        assert EventList.read(path, fmt=fmt, gtistring="BEST").exposure == 8
+    with pytest.raises(EventDataError, match="named FOO"):
+        EventList.read(path, fmt=fmt, gtistring="FOO")
+    assert quiet_read(path, fmt=fmt, gti_file=str(path), force_hduname="EVENTS").exposure == 9
+    with pytest.raises(EventDataError, match="unexpected keyword"):
+        EventList.read(path, fmt=fmt, gti_flie="x")
+    with pytest.raises(EventDataError, match="source can be picked"):
+        EventList.read(path, fmt=fmt, position="1 2", radius=3)
 
 
 def test_tables_have_no_sky(tmp_path):
@@ -599,6 +772,23 @@ def test_join_background():
     assert background_rates(one([0.0, 10.0], 0.1).join(one([20.0, 50.0], None))) is None
 
 
+@pytest.mark.parametrize("days", [1.0, 0.25])
+def test_join_counts_from_one_date(days):
+    def one(mjdref, rate, n=1):
+        ev = EventList([500.0] * n, energy=[1.0] * n, gti=[[0, 1000]], mjdref=mjdref)
+        ev.background_soft = ev.background_medium = ev.background_hard = ev.background_top = rate
+        return ev
+
+    first, second = one(50000.0, 0.1), one(50000 + days, 0.3)
+    for other in (second, one(50000 + days, 0.3, n=0)):
+        joined = first.join(other)
+        assert joined.mjdref == 50000
+        assert joined.gti.tolist() == [[0, 1000], [days * 86400, days * 86400 + 1000]]
+        assert prepare(joined)[0].size == joined.n == 1 + other.n
+        assert background_rates(joined) == pytest.approx(0.2)
+    assert second.mjdref == 50000 + days and second.time.tolist() == [500]
+
+
 def test_background_is_known_in_all_bands_or_not():
     ev = full_list()
     assert background_rates(ev).tolist() == [0.01, 0.02, 0.03, 0.0]
@@ -607,6 +797,25 @@ def test_background_is_known_in_all_bands_or_not():
     ev.background_top = (0.1, 0.2)
     assert background_rates(ev) is None
     assert background_rates(stingray.EventList([1.0], gti=[[0, 2]])) is None
+    for rate in (0.04 / u.s, 0.04 * u.ct / u.s, 40 * u.ct / u.ks, np.float32(0.04)):
+        ev.background_top = rate
+        assert background_rates(ev)[3] == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("value", ["0.1", 0.1 * u.s, 0.1 * u.keV / u.s])
+def test_a_background_that_is_no_rate(value):
+    ev = full_list()
+    ev.background_soft = value
+    with pytest.raises(TypeError, match="background_soft must be a number in counts per second"):
+        background_rates(ev)
+
+
+@pytest.mark.parametrize("value", [-0.1, np.inf, -np.inf])
+def test_a_background_that_cannot_be(value):
+    ev = full_list()
+    ev.background_soft = value
+    with pytest.raises(EventDataError, match="must not be negative or infinite"):
+        background_rates(ev)
 
 
 def test_enable_is_for_the_stock_class(monkeypatch):
@@ -714,6 +923,31 @@ def test_bad_times_are_dropped():
     ev = stingray.EventList([1.0, 2, np.inf], energy=[1.0, 2, 3], gti=[[0, 9]])
     with pytest.warns(EventDataWarning, match="1 of 3 events have times that are not finite"):
         assert prepare(ev)[0].tolist() == [1, 2]
+
+
+def test_masked_events_are_dropped():
+    masked = np.ma.array([1.0, 2, 3, 4], mask=[False, True, False, False])
+    ev = stingray.EventList([1.0, 2, 3, 4], energy=masked, gti=[[0, 9]])
+    with pytest.warns(EventDataWarning, match="1 of 4 events have NaN"):
+        assert prepare(ev)[1].tolist() == [1, 3, 4]
+    ev = stingray.EventList([1.0, 2, 3, 4], pi=(masked * 100).astype(int), gti=[[0, 9]],
+                            mission="nicer")
+    with pytest.warns(EventDataWarning, match="1 of 4 events have NaN"):
+        assert prepare(ev)[1].tolist() == [1, 3, 4]
+    ev = stingray.EventList([1.0, 2, 3, 4], energy=np.ones(4), gti=[[0, 9]])
+    ev.time = masked
+    with pytest.warns(EventDataWarning, match="1 of 4 events have times that are not finite"):
+        assert prepare(ev)[0].tolist() == [1, 3, 4]
+
+
+def test_joining_keeps_what_is_masked_out():
+    masked = np.ma.array([1.0, 2.0], mask=[False, True])
+    first, second = (stingray.EventList([t + 1, t + 2], energy=masked,
+                                        pi=(100 * masked).astype(int), gti=[[t, t + 9]])
+                     for t in (0.0, 20.0))
+    joined = EventList.from_eventlist(first).join(second)
+    for values in (joined.energy, joined.pi / 100):
+        assert np.array_equal(values, [1, np.nan, 1, np.nan], equal_nan=True)
 
 
 def test_unsorted_times_are_sorted():

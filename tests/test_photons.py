@@ -76,6 +76,15 @@ def test_background_attributes_become_expected_counts():
     assert (Photons.from_events(events([1.0])).background == 0).all()
 
 
+def test_a_background_far_above_the_counts_is_no_rate_in_seconds():
+    names = ("background_soft", "background_medium", "background_hard", "background_top")
+    times = np.linspace(1, 99, 200)
+    with pytest.warns(EventDataWarning, match="80000 background counts .* only 200 photons"
+                                              ".*counts per second"):
+        Photons.from_events(events(times, **dict.fromkeys(names, 200.0)))
+    Photons.from_events(events(times, **dict.fromkeys(names, 0.6)))  # 240: chance is enough
+
+
 def test_rows_are_the_sources_asked_for():
     sets = Photons.from_events([events(np.arange(k) + 0.5, gti=[[0, 50 + k]]) for k in range(5)])
     assert_array_equal(sets.n_photons, range(5))

@@ -109,6 +109,14 @@ def test_position_and_radius_pick_a_circle(field):
     assert 290 < picked.sum() < 320
 
 
+@pytest.mark.parametrize("radii", [
+    [10, 30], [10 * u.arcsec, 30 * u.arcsec], [10, 30] * u.arcsec])
+def test_ways_to_write_the_radii_of_an_annulus(field, radii):
+    source = dict(position=sky_of(*SOURCE), radius=4)
+    picked = pick(field, **source, background=radii)
+    assert np.array_equal(picked.background, pick(field, **source, background=(10, 30)).background)
+
+
 @pytest.mark.parametrize("radius", [4, 4 * u.arcsec, 4 / 60 * u.arcmin, "4 arcsec"])
 def test_ways_to_write_position_and_radius(field, radius):
     centre = sky_of(*SOURCE)
@@ -122,6 +130,9 @@ def test_ways_to_write_position_and_radius(field, radius):
         centre.to_string("hmsdms", precision=5),
         centre.to_string("hmsdms", sep=":", precision=4),
         centre.to_string("hmsdms", sep=" ", precision=4),
+        "J" + centre.to_string("hmsdms", sep="", precision=4).replace(" ", ""),
+        "2CXO J" + centre.to_string("hmsdms", sep="", precision=4).replace(" ", ""),
+        centre.to_string("hmsdms", sep="", precision=4),
     )
     for position in written:
         got = pick(field, position=position, radius=radius).source
@@ -221,6 +232,8 @@ def test_missing_region_file(field, tmp_path):
     (dict(position="150 2", radius=3, region="circle(1,2,3)"), "either"),
     (dict(region="circle(300,420,8)", radius=3), "radius goes with position"),
     (dict(position="Crab", radius=3), "no right ascension"),
+    (dict(position="J1000.0+0200", radius=3), "no right ascension"),
+    (dict(position="J997700.0+020000", radius=3), "no right ascension"),
     (dict(position="150 95", radius=3), "no right ascension"),
     (dict(position=SkyCoord([1, 2], [3, 4], unit="deg"), radius=3), "single SkyCoord"),
     (dict(position="150 2", radius=-3), "one positive angle"),
@@ -231,6 +244,7 @@ def test_missing_region_file(field, tmp_path):
     (dict(region="physical;circle(300,420,8) # background"), "only background"),
     (dict(region="circle(300,420,8)", background=(9, 5)), "must exceed"),
     (dict(region="circle(300,420,8)", background=(9,)), "inner, outer"),
+    (dict(region="circle(300,420,8)", background=9 * u.arcsec), "inner, outer"),
     (dict(region="circle(300,420,8)", background="circle(300,420,5)"), "background region lies"),
     (dict(region="circle(300,420,8)", background="circle(9300,420,5)"), "background region lies"),
     (dict(region="-circle(300,420,8)", background="auto"), "only excludes"),
