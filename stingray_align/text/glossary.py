@@ -173,6 +173,10 @@ def _by_glossary(query, glossary, encoder):
                       for name in ([best] if sure else classes)]
     # a bound stands in the query itself; the number it was turned into would say too much
     sentences.append(phrase_slots({k: v for k, v in said.items() if k not in bounds}))
+    if not said and not classes:  # nothing understood: word for word, what is denied included
+        sentences = [query.rstrip(" .") + "."]
+        if _denials(query):
+            notes.append("taken word for word: a denial alone excludes nothing")
     text, slots = " ".join(s for s in sentences if s), clean_slots(slots)
     return Understood(query, text, "" if slots else text, slots, classes, tuple(notes))
 
@@ -185,6 +189,7 @@ class _Glossary:
     def __init__(self, data):
         self.classes = {name: data["classes"][name] for name in CLASSES}
         self.objects = data["objects"]
+        self.object_names = _any_of(self.objects)
         self.names = {name: _any_of(entry["names"]) for name, entry in self.classes.items()}
         self.flags = {name: {answer: _any_of(patterns) for answer, patterns in entry.items()}
                       for name, entry in data["flags"].items()}
@@ -291,15 +296,15 @@ _STOP = set("a an and are as at be but by every for from has have in into is it 
             "s not no also if when where nor yet both each any all most more less much many few "
             "just nothing something must here how what does do can would should been being".split())
 # words that alone point to no class
-_VAGUE = ("component day days emission energy energies hard hour hours law light low high min "
-          "minute minutes photons period power sec second seconds spectral spectrum time times "
+_VAGUE = ("component day days emission energy energies hard hour hours law light log low high "
+          "min minute minutes non-thermal photons period power sec second seconds spectral spectrum time times "
           "timescale variability week weeks year years")
 
 
 def _stems(text):
     """Words without their endings: crude, but 'pulses', 'pulsing' and 'pulse' become one."""
     stems = []
-    for word in re.findall(r"[a-z]+", text.lower()):
+    for word in re.findall(r"(?:\bnon-)?[a-z]+", text.lower()):
         if word in _STOP or len(word) < 2:
             continue
         for ending in ("ations", "ation", "ingly", "ings", "ions", "ing", "ion", "ies", "ed", "es",
@@ -366,24 +371,78 @@ def _named(text, glossary):
 
 # --- yes and no ---------------------------------------------------------------------------------
 
-_NEGATION = re.compile(
-    r"\b(?:not?(?! only\b| longer than\b| more than\b| less than\b)|never|without|lack(?:s|ing)?"
-    r"(?: of)?|absence of|free (?:of|from)|neither|nor|hardly(?: any)?|rather than|instead of|"
-    r"(?:do|does|is)n'?t|(?:does|did|do|is|are|was) not|non)\b[- ]?", re.IGNORECASE)
-# a denial reaches to the end of its clause
-_CLAUSE_END = re.compile(r"[.;:,()]|\b(?:but|however|although|though|yet|with|while|whose|which|"
-                         r"that|then|and (?:a|an|the|with|is|has)|in|at|from)\b", re.IGNORECASE)
+_AUXILIARY = (r"(?:do|does|did|is|are|was|were|ha(?:s|ve|d)|can|could|will|would|should|must|may|"
+              r"might)")
+_NOT = rf"(?:{_AUXILIARY}(?: not|n['’]?t)|can(?:not|['’]?t)|won['’]?t|not?|never)"
+# comparisons with a number; "no longer than" denies nothing, but is the other bound
+_MORE = (r"(?:>=?|≥|(?:(?:more|greater|larger|higher|longer) than|above|over|exceed(?:s|ing)?|"
+         r"at least)\b)")
+_LESS = r"(?:<=?|≤|(?:(?:less|smaller|lower|shorter) than|below|under|at most)\b)"
+# a denial reaches to the end of its clause; a point or comma within a number ends none
+_CONNECTIVE = r"(?:but|however|although|though|yet|with|while|whose|which|that|then|in|at|from)\b"
+_CLAUSE_END = re.compile(rf"(?<!\d)[.,]|[.,](?!\d)|[;:()]|\b(?:{_CONNECTIVE}|"
+                         r"and (?:a|an|the|with|is|has)\b)", re.IGNORECASE)
+# Commas of a list continue it: "no jet, disc or wind", and of nouns "no flares, dips and bursts",
+# but not "not soft, variable and periodic".
+_WORD, _NOUN = rf"(?!and\b|{_CONNECTIVE})[a-z][\w-]*", r"[a-z]\w{2,}(?:s|ion|ity)"
+_LIST = re.compile(rf"(?:{_WORD} ){{0,3}}(?:{_WORD}(?:, {_WORD})*,? n?or |"
+                   rf"{_NOUN}(?:, {_NOUN})+,? and (?={_NOUN}\b))", re.IGNORECASE)
+_ATTACHED = re.compile(r"[\w-]*")  # to "non-"
+_BE = r"(?:(?:is|are|was|were|has|have|had|can|could|be|been) )"
+# A denial may also follow: "flares were never seen", "variability is absent".
+_DENIED = (
+    rf"(?:{_BE}?{_NOT} (?:(?:be|been|yet|\w+ly) )*(?:detected|seen|found|observed|present|visible|"
+    r"evident|apparent|significant|needed|required)|"
+    rf"{_BE}+(?:\w+ly )?(?:absent|undetected|excluded|ruled out|negligible|insignificant|minimal|"
+    r"lacking|missing|unlikely)|(?:absent|undetected|excluded|ruled out)(?=[.,;:)]|$))\b")
+
+
+@functools.cache
+def _negations():
+    """Patterns of denials that follow and that precede; of the latter, ``word`` denies but one."""
+    names = class_terms().pattern
+    flags = "|".join(pattern.pattern for answers in _glossary().flags.values()
+                     for pattern in answers.values())
+    subject = (rf"(?:{names}|(?:(?:{flags})[- ])?"  # "an intermediate polar", "soft emission"
+               rf"(?!(?:n?or|without|who|it|not?)\b){_WORD})")
+    following = rf"\b(?:{_NOUN}(?:, {_NOUN})*,? (?:or|and) )?{subject} {_DENIED}"
+    preceding = (
+        rf"\b(?!{_NOT} (?:only\b|{_MORE}|{_LESS}))(?:{_NOT}|without|lack(?:s|ing)?(?: of)?|"
+        r"absence of|free (?:of|from)|neither|nor|non-?detections?(?: of)?|"
+        r"(?:hardly|barely|scarcely)(?: any)?|(?<!non[- ])negligible|insignificant|minimal|"
+        # neither "a little absorption" nor "a star and its little companion"
+        r"(?<!\ba )little(?= (?:or no |[\w-]+ )?\w+(?:ion|ity|ence)\b)|rather than|instead of|"
+        # "steady except for flares" has flares: such words exclude classes only
+        rf"exclud(?:e|es|ing)|(?:other than|apart from|except(?: for)?|anything but)"
+        rf"(?= (?:an? |the |any )?{names})|"
+        # "non-thermal" and "non-magnetic CV" say what a source is
+        rf"(?P<word>(?!{names})non(?=[- ](?:{flags}|{names}))))\b[- ]?")
+    return re.compile(following, re.IGNORECASE), re.compile(preceding, re.IGNORECASE)
 
 
 def _denials(query):
-    """Spans (negation start, denied start, end) of what a query denies."""
+    """Spans (start, denied start, end) of what a query denies."""
     spans, position = [], 0
-    while match := _NEGATION.search(query, position):
-        end = _CLAUSE_END.search(query, match.end())
-        stop = end.start() if end else len(query)
-        spans.append((match.start(), match.end(), stop))
+    following, preceding = _negations()
+    while matches := [match for pattern in (following, preceding)
+                      if (match := pattern.search(query, position))]:
+        match = min(matches, key=re.Match.start)
+        if match.re is following:
+            inner, stop = match.span()
+        else:
+            inner, stop = match.end(), _reach(query, match.end(), match["word"])
+        spans.append((match.start(), inner, stop))
         position = max(stop, match.end())
     return spans
+
+
+def _reach(query, start, one_word):
+    """Where a denial of what begins at `start` ends."""
+    if one_word:
+        return _ATTACHED.match(query, start).end()
+    items = _LIST.match(query, start)
+    end = _CLAUSE_END.search(query, items.end() if items else start)
+    return end.start() if end else len(query)
 
 
 def _split_negations(query):
@@ -401,11 +460,15 @@ def _split_negations(query):
 
 def _flags(query, glossary):
     """Yes/no properties a query states; the first statement on each counts."""
+    query = re.sub(r"\bnon(?=[a-z])", "non-", query, flags=re.IGNORECASE)  # "nonvariable"
+    kinds = [match.span() for match in glossary.object_names.finditer(query)]
     denied = [(inner, stop) for _, inner, stop in _denials(query)]
     found = {}
     for name, answers in glossary.flags.items():
         hits = [(match.start(), answer == "yes")
-                for answer, pattern in answers.items() for match in pattern.finditer(query)]
+                for answer, pattern in answers.items() for match in pattern.finditer(query)
+                # a "cataclysmic variable" is a kind of object
+                if not any(start < match.start() < stop for start, stop in kinds)]
         for start, value in sorted(hits)[:1]:
             if any(inner <= start < stop for inner, stop in denied):
                 value = not value
@@ -421,21 +484,24 @@ _SUPERSCRIPT = str.maketrans("⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹", "-+0123456789"
 _NUMBER_WORDS = {
     "half": 0.5, "a": 1, "an": 1, "one": 1, "two": 2, "couple": 2, "three": 3, "few": 3, "four": 4,
     "five": 5, "several": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12,
-    "twenty": 20, "thirty": 30, "hundred": 100,
+    "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "ninety": 90,
+    "hundred": 100,
 }
-_DIGITS = (r"\d+(?:\.\d+)?(?:\s*(?:x|×|\*)\s*10\s*(?:\^|\*\*)?\s*[-+]?\d+|e[-+]?\d+"
-           r"|\s*(?:\^|\*\*)\s*[-+]?\d+)?")
-_NUM = (r"(?P<num>" + _DIGITS + r"|(?:half an?|a few|a couple of|a hundred|"
-        + "|".join(_NUMBER_WORDS) + r")\b)")
-_RANGE = r"(?:(?:between\s+|from\s+)?(?P<low>" + _DIGITS + r")\s*(?:-|–|to|and)\s*)?"
-_RELATION = (r"(?P<relation>>=?|<=?|≥|≤|(?:more|greater|larger|higher|longer) than|above|over|"
-             r"exceeding|at least|(?:less|smaller|lower|shorter) than|below|under|at most)?")
+_PLAIN = r"\d*\.?\d+"
+_DIGITS = (r"(?:(?<=[\s=<>~≈:])-)?(?<![\d.])" + _PLAIN
+           + r"(?:\s*(?:x|×|\*)\s*10\s*(?:\^|\*\*)?\s*[-+]?\d+|e[-+]?\d+"
+           r"|\s*(?:\^|\*\*)\s*[-+]?\d+(?:\.\d+)?)?")
+_NUMBER = (_DIGITS + r"|(?:half an?|a few|a couple of|a hundred|"
+           + "|".join(_NUMBER_WORDS) + r")\b")
+_NUM = f"(?P<num>{_NUMBER})"
+_RELATION = rf"(?:(?P<no>{_NOT} )?(?P<relation>{_MORE}|{_LESS}))?"
 _FILL = r"\s*(?:of|at|is|=|~|≈|about|around|roughly|near|close to|some|approximately|:|\s)*"
-_VALUE = _FILL + _RELATION + _FILL + _RANGE + _NUM
-_TIME_UNITS = {"ms": 1e-3, "millisecond": 1e-3, "ks": 1e3, "kilosecond": 1e3, "second": 1,
-               "sec": 1, "s": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600, "h": 3600,
-               "day": 86400, "d": 86400, "week": 604800, "month": 2.63e6, "year": 3.156e7}
-_TIME = r"\s*-?\s*(?P<unit>" + "|".join(_TIME_UNITS) + r")s?\b"
+_TIME_UNITS = {"ms": 1e-3, "millisecond": 1e-3, "ks": 1e3, "kilosecond": 1e3, "megasecond": 1e6,
+               "second": 1, "sec": 1, "s": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600,
+               "h": 3600, "day": 86400, "d": 86400, "week": 604800, "month": 2.63e6,
+               "year": 3.156e7}
+_UNIT = rf"(?:{'|'.join(_TIME_UNITS)})s?(?![a-z])"
+_TIME = rf"\s*-?\s*(?P<unit>{_UNIT})"
 _PERIODIC = (r"(?:period(?:icity|ic|s)?|pulsations?|pulses?|pulsed|pulsing|pulsates?|spins?|"
              r"spinning|rotates|rotating|rotation|modulated|modulation|orbit(?:al)?|"
              r"recur(?:s|rence|ring)?|repeat(?:s|ing)?|beats?|oscillat\w+|cycles?|dips?|eclipses?|"
@@ -444,33 +510,67 @@ _LASTING = (r"(?:time-?scales?|lasting|lasts?|durations?|during|within|over|deca
             r"rise|takes?)")
 _LINK = r"(?:\s+(?:every|of|at|with|in|on|for|a|an|the|period|time|is|its|once|per))*"
 
-_UNIT_N_H = r"(?:\s*(?:atoms?\s*)?(?:/\s*cm|per\s+cm|cm)\S*)?"
+# the (?!\S) keeps the minus of "cm-2" from being that of a range
+_UNIT_N_H = r"(?:\s*(?:atoms?\s*)?(?:/\s*cm|per\s+cm|cm)\S*(?!\S))?"
 _UNIT_KT = r"\s*-?\s*(?P<unit>keV|eV|K\b|MK|million[- ](?:degrees?|kelvin|K))"
-_UNIT_FLUX = r"\s*(?P<unit>erg\s*/?\s*(?:s|cm)\S*(?:\s*(?:cm|s)\S*)?|cgs)"
+_UNIT_FLUX = r"\s*(?P<unit>erg\s*/?\s*(?:s|cm)\S*(?:\s*(?:cm|s)\S*)?(?!\S)|cgs)"
+
+
+def _amount(unit):
+    """A number with a unit, or a range with one or two."""
+    low_unit = unit.replace("<unit>", "<low_unit>")
+    return (rf"(?:(?:from\s+)?(?P<low>{_DIGITS})(?:\s*(?:-|–|to|and)|{low_unit}\s*(?:-|–|to))\s*)?"
+            + _NUM + unit)
+
+
+def _stated(name, unit=""):
+    """A name or its logarithm, perhaps a relation, and an amount; a logarithm needs no unit."""
+    given = "(?(log)|(?(unit)|(?!)))" if "<unit>" in unit else ""  # (?!) fails
+    return (rf"(?P<log>\blog(?:_?10)?\s*\(?\s*)?{name}(?(log)\s*\)?)" + _FILL + _RELATION + _FILL
+            + _amount(f"(?:{unit})?") + given)
+
+
+_N_H = (r"(?:(?:\b|(?<=log))n_?h\b(?:\s*[/\[]\s*cm[^\s=<>~≈:]*)?|column(?: density)?|"
+        r"absorb\w+|absorption)")
+_KT = r"(?:\bkT\b|temperature|plasma|black-?body|thermal|gas)(?:\s+emission)?"
+_AMOUNT_FIRST = _RELATION + r"\s*" + _amount(_TIME)
 
 _PATTERNS = [  # slot, pattern, kind of unit; the first plausible match of each slot is taken
-    ("photon_index", r"(?:photon[- ]index|power[- ]law(?:,? (?:with|of)?(?: an?)? ?(?:photon )?"
-                     r"(?:index|slope))?|\bgamma\b(?!-ray| ray)|Γ)" + _VALUE, None),
-    ("n_h", r"(?:\bn_?\{?h\}?\b|column(?: density)?|absorb\w+|absorption)" + _VALUE + _UNIT_N_H,
-     "column"),
-    ("kT", r"(?:\bkT\b|temperature|plasma|black-?body|thermal|gas)(?:\s+emission)?" + _VALUE
-     + _UNIT_KT, "energy"),
+    ("photon_index",
+     _stated(r"(?:photon[- ]index|power[- ]law(?:,? (?:with|of)?(?: an?)? ?(?:photon )?"
+             r"(?:index|slope))?|\bgamma\b(?!-ray| ray)|Γ)"), None),
+    ("n_h", _stated(_N_H, _UNIT_N_H), "column"),
+    ("kT", _stated(_KT, _UNIT_KT), "energy"),
     ("kT", _NUM + _UNIT_KT + r"\s+(?:black-?body|plasma|gas|thermal|corona)", "energy"),
-    ("flux", r"(?:flux|brightness)?" + _VALUE + _UNIT_FLUX, "flux"),
-    ("period", _PERIODIC + _LINK + _VALUE + _TIME, "time"),
-    ("period", _RANGE + _NUM + _TIME + r"\s+(?:\w+\s+)?(?:period|pulses?|pulsations?|spin|rotation|"
+    ("flux", _stated("(?:flux|brightness)?", _UNIT_FLUX), "flux"),
+    ("period", _stated(_PERIODIC + _LINK, _TIME), "time"),
+    ("period", _AMOUNT_FIRST + r"\s+(?:\w+\s+)?(?:period|pulses?|pulsations?|spin|rotation|"
      r"modulation|orbit|cycle)", "time"),
-    ("timescale", _LASTING + _LINK + _VALUE + _TIME, "time"),
-    ("timescale", _RANGE + _NUM + _TIME + r"\s*-?\s*(?:long|time-?scales?)", "time"),
+    ("timescale", _stated(_LASTING + _LINK, _TIME), "time"),
+    ("timescale", _AMOUNT_FIRST + r"\s*-?\s*(?:long|time-?scales?)", "time"),
 ]
 _PATTERNS = [(name, re.compile(pattern, re.IGNORECASE), kind) for name, pattern, kind in _PATTERNS]
 _SHOWN = {"photon_index": "photon index {}", "n_h": "N_H {} x 1e22 cm-2", "kT": "kT {} keV",
           "flux": "flux {} erg/s/cm2", "period": "period {} s", "timescale": "timescale {} s"}
+# what can be, in the slot's unit
+_PLAUSIBLE = {"column": (0, 1e3), "energy": (0, 1e5), "flux": (0, 1e-3), "time": (0, 1e30),
+              None: (-1, 10)}
+
+# what is not shown of a number that was read: signs, digits, lone letters and comparisons
+_UNTOLD = re.compile(rf"\b(?:{_NOT} )?(?:{_MORE}|{_LESS})|[^A-Za-z\s]+|\b[a-zA-Z]\b",
+                     re.IGNORECASE)
+_TERM = rf"({_NUMBER})\s*-?\s*({_UNIT})"
+_SUM = re.compile(rf"\b(?:{_TERM})(?:(?:\s*(?=\d)|\s+and\s+)(?:{_TERM}))+", re.IGNORECASE)
+_AND_A_HALF = re.compile(rf"\b({_NUMBER})[\s-]+(?:({_UNIT})[\s-]+)?and[\s-]+a[\s-]+half\b",
+                         re.IGNORECASE)
+_FRACTION = re.compile(rf"(?:\b(\d+)[\s-]+)?\b(\d)/([1-9])(?=[\s-]*{_UNIT})", re.IGNORECASE)
+_BETWEEN = re.compile(r"\bbetween\s+(-?[\d.]\S*(?:\s\S+){0,4}?)\s+and\s+(?=[-\d.])",
+                      re.IGNORECASE)
 
 
 def _numbers(text):
     """Number slots of a text, those that are bounds, notes on them, and the text without them."""
-    text = re.sub(r"([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: "^" + m[0].translate(_SUPERSCRIPT), text)
+    text = _uniform(text)
     found, bounds, notes, cut = {}, set(), [], []
     for name, pattern, kind in _PATTERNS:
         if name in found:
@@ -490,37 +590,67 @@ def _numbers(text):
     for start, end, kind in sorted(cut):
         rest.append(text[position:start])
         if kind in ("time", "energy"):  # the number goes, the word stays: a pulse is a pulse
-            rest.append(re.sub(r"[^A-Za-z\s]+|\b[a-zA-Z]\b", " ", text[start:end]))
+            rest.append(_UNTOLD.sub(" ", text[start:end]))
         position = end
     rest.append(text[position:])
     return found, bounds, notes, " ".join(" ".join(rest).split())
+
+
+def _uniform(text):
+    """A text with its numbers in one way of writing, each with one unit."""
+    text = re.sub(r"[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda m: "^" + m[0].translate(_SUPERSCRIPT), text)
+    text = text.replace("−", "-").replace("½", " 1/2")
+    text = re.sub(r"\\(?:rm|mathrm)\b\s*|[{}$\\]", "", text.replace(r"\times", "x"))  # LaTeX
+    text = re.sub(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)",
+                  lambda m: m[0].replace(",", ""), text)
+    text = re.sub(r"(?<![\d.,])(\d+),(\d+)(?![.,]?\d)", r"\1.\2", text)
+    text = _BETWEEN.sub(r"from \1 to ", text)
+    text = _AND_A_HALF.sub(lambda m: f"{_float(m[1]) + 0.5:.10g} {m[2] or ''}", text)
+    text = _FRACTION.sub(lambda m: f"{int(m[1] or 0) + int(m[2]) / int(m[3]):.10g}", text)
+    return _SUM.sub(_total, text)
+
+
+def _total(match):
+    """The sum of '2 h 30 min', in its last unit; what does not descend by units stays."""
+    terms = [(_float(number), _scale("time", unit))
+             for number, unit in re.findall(_TERM, match[0], re.IGNORECASE)]
+    scales = [scale for _, scale in terms]
+    if not all(small < large <= 100 * small for large, small in zip(scales, scales[1:])):
+        return match[0]
+    total = sum(value * scale for value, scale in terms)
+    return f"{total / scales[-1]:.10g} {match[match.re.groups]}"
 
 
 def _read_value(name, kind, groups):
     """Value in the slot's unit, how to show it, and whether it is a bound; None if implausible."""
     value, scale = _float(groups["num"]), _scale(kind, groups.get("unit"))
     low = _float(groups["low"]) if groups.get("low") else None
-    if low is not None and low < 1e3 < value:  # "1 to 5e22"
+    low_scale = _scale(kind, groups["low_unit"]) if groups.get("low_unit") else scale
+    shared = not (groups.get("low_unit") or re.fullmatch(_PLAIN, groups["num"]))
+    if groups.get("log"):
+        value, low = (_power(10.0, x) if x is not None else None for x in (value, low))
+    elif low is not None and low < 1e3 < value < math.inf and shared:  # "1 to 5e22"
         low *= 10 ** math.floor(math.log10(value))
     if kind == "column":  # written in cm-2, or in the customary 1e22 cm-2
-        scale = 1e-22 if value > 1e10 else 1.0
+        scale = low_scale = 1e-22 if value > 1e10 else 1.0
     value *= scale
-    if not {"column": 0 <= value < 1e3, None: -1 <= value <= 10,
-            "flux": 0 < value < 1e-3}.get(kind, value > 0):
+    least, most = _PLAUSIBLE[kind]
+    if not least <= value <= most or value == 0 and kind in ("energy", "flux", "time"):
         return None
     if low is not None:
-        low *= scale
+        low *= low_scale
+        if not least <= low <= most:
+            return None
         shown = f"{significant(low)} to {significant(value)}"
-        return math.sqrt(low * value) if 0 < low else value, shown, False
+        return math.sqrt(low * value) if 0 < low else (low + value) / 2, shown, False
     if groups.get("relation"):
-        return (*_inside(name, value, groups["relation"]), True)
+        return (*_inside(name, value, groups["relation"], groups["no"]), True)
     return value, significant(value), False
 
 
-def _inside(name, value, relation):
+def _inside(name, value, relation, denied):
     """A value typical of a bound: half a decade (0.3 of a photon index) inside it."""
-    up = relation[0] in ">≥" or relation.lower().startswith(
-        ("more", "greater", "larger", "higher", "longer", "above", "over", "exceeding", "at least"))
+    up = bool(re.match(_MORE, relation, re.IGNORECASE)) != bool(denied)
     shown = f"{'>' if up else '<'} {significant(value)}"
     if NUMBER_SLOTS[name][1]:
         return value * 10 ** (0.5 if up else -0.5), shown
@@ -528,7 +658,11 @@ def _inside(name, value, relation):
 
 
 def _scale(kind, unit):
+    if unit is None:
+        return 1.0
     if kind == "time":
+        if unit == "Ms":  # the one unit of which the case matters
+            return 1e6
         unit = unit.lower()
         return _TIME_UNITS.get(unit) or _TIME_UNITS[unit.removesuffix("s")]
     if kind == "energy":
@@ -547,9 +681,17 @@ def _float(text):
             return float(value)
     if text in _NUMBER_WORDS:
         return float(_NUMBER_WORDS[text])
-    if power := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:\^|\*\*)\s*([-+]?\d+)", text):
-        return float(power[1]) ** int(power[2])
-    if power := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:x|×|\*)\s*10\s*(?:\^|\*\*)?\s*([-+]?\d+)",
-                             text):
-        return float(power[1]) * 10.0 ** int(power[2])
+    if text.startswith("-"):
+        return -_float(text[1:])
+    if power := re.fullmatch(rf"({_PLAIN})\s*(?:\^|\*\*)\s*([-+]?{_PLAIN})", text):
+        return _power(float(power[1]), float(power[2]))
+    if power := re.fullmatch(rf"({_PLAIN})\s*(?:x|×|\*)\s*10\s*(?:\^|\*\*)?\s*([-+]?\d+)", text):
+        return float(f"{power[1]}e{power[2]}")
     return float(text)
+
+
+def _power(base, exponent):
+    try:
+        return base ** exponent
+    except ArithmeticError:  # beyond what a float holds
+        return math.inf
