@@ -220,7 +220,8 @@ def test_non_magnetic_cataclysmic_variables(query):
 def test_what_is_not_understood_is_asked_word_for_word(query):
     found = understand(query)
     assert (found.prose, found.text, found.slots) == (query + ".", query + ".", {})
-    assert found.note == "taken word for word"
+    assert found.note == "taken word for word: a denial alone excludes nothing"
+    assert understand("non-thermal").note == "taken word for word"
 
 
 def test_text_is_in_the_words_of_the_catalogue():

@@ -297,8 +297,8 @@ _STOP = set("a an and are as at be but by every for from has have in into is it 
             "just nothing something must here how what does do can would should been being".split())
 # words that alone point to no class
 _VAGUE = ("component day days emission energy energies hard hour hours law light log low high "
-          "min minute minutes non-thermal photons period power sec second seconds spectral spectrum time times "
-          "timescale variability week weeks year years")
+          "min minute minutes non-thermal photons period power sec second seconds spectral "
+          "spectrum time times timescale variability week weeks year years")
 
 
 def _stems(text):
