@@ -1,6 +1,7 @@
 """Writing and reading of the files of this package: whole or not at all, and never by pickle."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,8 @@ from safetensors.numpy import save as _serialise
 
 from .errors import ModelFileError
 
-__all__ = ["BUNDLED", "atomic_directory", "atomic_file", "read_tensors", "write_tensors"]
+__all__ = ["BUNDLED", "atomic_directory", "atomic_file", "check_directory", "read_tensors",
+           "write_tensors"]
 
 #: The models and the reference catalogue that come with the package.
 BUNDLED = Path(__file__).parent / "data"
@@ -42,6 +44,17 @@ def atomic_file(path):
         temporary.unlink(missing_ok=True)
 
 
+def check_directory(path, *, marker):
+    """Raise FileExistsError if `atomic_directory` would not replace what is there."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file, not a directory; choose another path")
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).exists():
+        raise FileExistsError(
+            f"{path} holds other files (no {marker}); choose an empty or a new directory"
+        )
+
+
 @contextlib.contextmanager
 def atomic_directory(path, *, marker):
     """Give a temporary directory beside ``path`` that takes its place if the block succeeds.
@@ -50,12 +63,7 @@ def atomic_directory(path, *, marker):
     all, so that a mistyped path cannot wipe somebody's data.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"{path} is a file, not a directory; choose another path")
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).exists():
-        raise FileExistsError(
-            f"{path} holds other files (no {marker}); choose an empty or a new directory"
-        )
+    check_directory(path, marker=marker)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     new, old = scratch / "new", scratch / "old"
@@ -76,14 +84,22 @@ def atomic_directory(path, *, marker):
 
 def write_tensors(path, tensors, *, kind, version, about):
     """Save named arrays as safetensors, with ``about`` (anything JSON can hold) in the header."""
+    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     header = {
         "format": f"stingray-align {kind}",
         "version": str(version),
         "about": json.dumps(about, sort_keys=True),
+        "sha256": _checksum(arrays),
     }
-    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     with atomic_file(path) as temporary:
         temporary.write_bytes(_serialise(arrays, metadata=header))
+
+
+def _checksum(arrays):
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def read_tensors(path, *, kind, version):
@@ -94,7 +110,8 @@ def read_tensors(path, *, kind, version):
     FileNotFoundError
         If there is no such file.
     ModelFileError
-        If the file is damaged, of another kind or of another version.
+        If the file is damaged, of another kind or of another version. In files that were written
+        before there were checksums, single values that changed are not noticed.
     """
     path = Path(path)
     command = f"`stingray-align {'train' if kind in ('autodecoder', 'checkpoint') else 'align'}`"
@@ -119,6 +136,9 @@ def read_tensors(path, *, kind, version):
             f"{path} has version {header.get('version')!r} of the {kind} format and this release "
             f"reads version {version}; make it again with {command}"
         )
+    if header.get("sha256") not in (None, _checksum(tensors)):
+        raise ModelFileError(f"{path} is damaged (its values do not have the checksum they were "
+                             f"written with); fetch or make it again ({command})")
     try:
         about = json.loads(header["about"])
     except (KeyError, ValueError) as error:

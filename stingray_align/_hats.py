@@ -18,9 +18,9 @@ from ._files import atomic_file
 from .errors import EventDataError, EventDataWarning, MissingModelError
 
 __all__ = ["ATTRIBUTES", "INDEX", "LEFT_OUT", "NESTED", "STARTED", "VECTORS", "array", "as_table",
-           "event_lists", "facts", "finish", "gather", "is_whole", "label", "matrix", "one_line",
-           "partition_path", "pixels", "present", "read_index", "require_lsdb", "rows", "split",
-           "start", "units", "write_bytes", "write_part", "write_partition"]
+           "event_lists", "facts", "finish", "gather", "in_units", "is_whole", "label", "matrix",
+           "one_line", "partition_path", "pixels", "present", "read_index", "require_lsdb", "rows",
+           "split", "start", "units", "write_bytes", "write_part", "write_partition"]
 
 INDEX = "_healpix_29"
 NESTED = {"events": ("time", "energy"), "gti": ("start", "stop")}
@@ -147,6 +147,26 @@ def write_bytes(path, content):
         temporary.write_bytes(content)
 
 
+def in_units(table, units, part):
+    """A part with positions in degrees and all else in the units of the first; which those are."""
+    table = QTable(table)
+    for name in {"ra", "dec"} & set(table.colnames):
+        # A position that is masked is missing, as one that is no number.
+        table[name] = u.Quantity(np.ma.filled(table[name].astype(float), np.nan), u.deg)
+    own = {name: table[name].info.unit for name in table.colnames}
+    if units is None:
+        return table, own
+    if own.keys() != units.keys():
+        raise ValueError(f"the tables of the parts have different columns: {', '.join(own)} in "
+                         f"part {part}, {', '.join(units)} in the first")
+    for name in [name for name in own if own[name] != units[name]]:
+        if None in (own[name], units[name]) or not own[name].is_equivalent(units[name]):
+            raise ValueError(f"column {name!r} has the unit {own[name]} in part {part} and "
+                             f"{units[name]} in the first")
+        table[name] = table[name].to(units[name])
+    return table[list(units)], units
+
+
 def write_part(path, event_lists, table):
     """Sources as they come, sorted on the sky, in a file whose rows can be taken out singly."""
     import pyarrow as pa
@@ -224,7 +244,7 @@ def _sky_index(table):
     require_lsdb()
     from hats.pixel_math.spatial_index import compute_spatial_index
 
-    ra, dec = (np.asarray(u.Quantity(table[name], u.deg).value, float) for name in ("ra", "dec"))
+    ra, dec = (np.asarray(table[name].value) for name in ("ra", "dec"))
     if not (np.isfinite(ra).all() and (np.abs(dec) <= 90).all()):
         raise ValueError("every source needs a position: 'ra' and 'dec' in degrees")
     return np.asarray(compute_spatial_index(ra % 360, dec), np.int64)
@@ -233,7 +253,7 @@ def _sky_index(table):
 def read_index(path, table):
     with _mapped(path) as part:
         index = part[INDEX].to_numpy()
-    if not np.isin(index, _sky_index(QTable(table))).all():
+    if not np.isin(index, _sky_index(table)).all():
         raise FileExistsError(f"{path.parents[1]} was started with other sources; choose another "
                               "folder or delete this one")
     return index
@@ -323,16 +343,20 @@ def is_whole(path):
     return True
 
 
-def finish(output, about):
-    """Write what makes a folder of partitions a catalogue; its properties last."""
+def finish(output, about, left_out=()):
+    """Write what makes a folder of partitions a catalogue; its properties last.
+
+    ``left_out`` names sources of partitions that have no file, each with the reason.
+    """
     import pyarrow.parquet as pq
     from hats.catalog import PartitionInfo, TableProperties
     from hats.io import paths, write_parquet_metadata
 
     files = sorted((output / "dataset").rglob("Npix=*.parquet"))
     if not files:
-        raise EventDataError("no source of the catalogue can be used")
-    left_out = []
+        raise EventDataError("no source of the catalogue can be used" + "".join(
+            f": {name}: {reason}" for name, reason in left_out[:1]))
+    left_out = list(left_out)
     for path in files:
         kept = pq.read_schema(path).metadata or {}
         left_out += json.loads(kept.get(b"left_out", b"[]"))

@@ -203,14 +203,18 @@ def _interpret(args):
 def _query(args):
     if args.table:
         _table_format(args.table)
-    if args.catalogue and scale.is_catalog(args.catalogue):
-        if args.target == "texts":
-            raise ValueError(f"{args.catalogue} holds no texts; ask without --target")
-        found = scale.query(args.catalogue, args.text, k=args.k, cone=args.cone,
+    on_disk = args.catalogue is not None and scale.is_catalog(args.catalogue)
+    if not on_disk:
+        _refuse_cluster(args)
+    catalogue = args.catalogue if on_disk else _catalogue(args)
+    if args.target == "texts" and (on_disk or not catalogue.texts):
+        raise ValueError(f"{args.catalogue} holds no texts; ask without --target")
+    if on_disk:
+        found = scale.query(catalogue, args.text, k=args.k, cone=args.cone,
                             llm=_language_model(args), client=args.cluster or args.workers)
     else:
-        found = _catalogue(args).query(args.text, k=args.k, target=args.target, cone=args.cone,
-                                       llm=_language_model(args))
+        found = catalogue.query(args.text, k=args.k, target=args.target, cone=args.cone,
+                                llm=_language_model(args))
     if not len(found):
         print("the catalogue has no source there", file=sys.stderr)
         return 1
@@ -246,6 +250,7 @@ def _embed(args):
         if args.arf is not None:
             raise ValueError("--arf is for event files, and this is a catalogue")
         return _embed_catalog(args)
+    _refuse_cluster(args)
     _table_format(args.output)  # a wrong name is better found before the work than after it
     wanted = list(dict.fromkeys(map(str, _event_files(args.files))))
     if args.arf is not None and "{}" not in str(args.arf) and len(wanted) > 1:
@@ -284,6 +289,12 @@ def _embed(args):
     print(f"{n_good} of {len(wanted)} files in {args.output}"
           f" ({len(done & set(wanted))} from before)")
     return 0 if n_good else 1
+
+
+def _refuse_cluster(args):
+    if args.workers or args.cluster:
+        raise ValueError("--workers and --cluster share out a whole catalogue on disk (HATS), "
+                         "which this is not: leave them out")
 
 
 def _embed_catalog(args):
@@ -754,6 +765,13 @@ def _count(text):
     return value
 
 
+def _port(text):
+    value = _count(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port: the last one is 65535")
+    return value
+
+
 def _temperature(text):
     if text == "none":
         return None
@@ -840,7 +858,7 @@ def _parser():
     sub.add_argument("--file", metavar="FILE", type=Path,
                      help="an event file to place on the map and to interpret")
     sub.add_argument("-k", type=_count, default=10, help="sources to list (default 10)")
-    sub.add_argument("--port", type=_count, default=5006, help="default 5006")
+    sub.add_argument("--port", type=_port, default=5006, help="default 5006")
     sub.add_argument("--address", default="127.0.0.1",
                      help="where to listen (default 127.0.0.1: this machine only)")
     sub.add_argument("--no-browser", action="store_true", help="do not open a browser")

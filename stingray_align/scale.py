@@ -53,7 +53,8 @@ def write_catalog(parts, output, *, n_rows=5000):
         Any number of sources at a time, in any order on the sky; one part is in memory at a time.
         Each part holds an iterable of `stingray.EventList`, and an `~astropy.table.Table` with a
         row for each and the columns ``ra`` and ``dec`` (ICRS degrees). None in place of an event
-        list leaves the source out. Tables may have any other columns of numbers and text.
+        list leaves the source out. Tables may have any other columns of numbers and text; their
+        units become those of the first part.
     output : str or `~pathlib.Path`
         A new folder, or one that an earlier call did not finish: then the parts that it holds are
         passed over, and if their event lists are a generator, it is not run.
@@ -69,7 +70,8 @@ def write_catalog(parts, output, *, n_rows=5000):
     EventDataError
         If an event list has no energies, or none at all was given.
     ValueError
-        If a part lacks a position, or its columns differ from those of the part before.
+        If a part lacks a position, or its columns differ from those of the first one, or have
+        units that cannot be converted to those.
     FileExistsError
         If the folder holds something else.
 
@@ -93,13 +95,12 @@ def write_catalog(parts, output, *, n_rows=5000):
     _hats.start(output, {"rows per partition": n_rows})
     folder = output / _PARTS
     folder.mkdir(exist_ok=True)
-    index, units = [], {}
+    index, units = [], None
     for number, (event_lists, table) in enumerate(tqdm(parts, "reading", unit="part", delay=2)):
         path = folder / f"{number:06d}.arrow"
+        table, units = _hats.in_units(table, units, number + 1)
         if not path.exists():
-            _hats.write_part(path, event_lists, QTable(table))
-        units = {name: str(column.unit) for name, column in table.columns.items()
-                 if column.unit is not None}
+            _hats.write_part(path, event_lists, table)
         index.append((path, _hats.read_index(path, table)))
     pixels = _hats.split(np.sort(np.concatenate([part for _, part in index] or [[]])), n_rows)
     if not pixels:
@@ -108,6 +109,7 @@ def write_catalog(parts, output, *, n_rows=5000):
         path = _hats.partition_path(output, pixel)
         if not _hats.is_whole(path):
             _hats.write_partition(path, _hats.gather(index, pixel))
+    units = {name: str(unit) for name, unit in units.items() if unit is not None}
     _hats.finish(output, {"stingray_align_units": json.dumps(units)})
     shutil.rmtree(folder)
     return open_catalog(output)
@@ -190,8 +192,9 @@ def embed_catalog(catalog, output, *, model=None, aligner=None, client=None):
     """Embed and project all sources of a catalogue, and write the result as a catalogue.
 
     The new catalogue has the columns of the old one without its photons; ``counts``, ``exposure``,
-    ``duration`` and ``instrument`` as measured; ``vector``, the feature vector
-    (`Embedding.vector <stingray_align.Embedding>`); and ``shared``, its projection.
+    ``duration`` and ``instrument`` as measured, unless the old one has a column of that name,
+    which is kept; ``vector``, the feature vector (`Embedding.vector <stingray_align.Embedding>`);
+    and ``shared``, its projection.
 
     Parameters
     ----------
@@ -252,21 +255,27 @@ def embed_catalog(catalog, output, *, model=None, aligner=None, client=None):
         "catalogue": catalog.name, "partitions": [[int(p.order), int(p.pixel)] for p in pixels]})
     for name, content in contents.items():
         _hats.write_bytes(output / name, content)
-    units = _hats.units(catalog) | {"exposure": "s", "duration": "s"}
+    units = _hats.units(catalog) | {name: "s" for name in ("exposure", "duration")
+                                    if name not in catalog.columns}
     wanted = [pixel for pixel in pixels
               if not _hats.is_whole(_hats.partition_path(output, pixel))]
+    unwritten = {}
     if wanted:
         (output / "hats.properties").unlink(missing_ok=True)
-        for _ in _each(catalog, _embed_partition, "embedding", output.resolve(),
-                       tuple(about.values()), pixels=wanted, client=client):
-            pass
-    _hats.finish(output, about | {"stingray_align_units": json.dumps(units)})
+        unwritten = dict(_each(catalog, _embed_partition, "embedding", output.resolve(),
+                               tuple(about.values()), pixels=wanted, client=client))
+    _hats.finish(output, about | {"stingray_align_units": json.dumps(units)},
+                 [entry for pixel in wanted for entry in unwritten[pixel]])
     _report_left_out(output)
     return open_catalog(output)
 
 
 def _embed_partition(frame, pixel, output, identity):
-    """Runs on a worker: one partition read, embedded and written; its number of sources."""
+    """Runs on a worker: one partition read, embedded and written.
+
+    Of a partition without any usable source there is no file, and every call looks at it again:
+    its sources are returned, with reasons.
+    """
     from .autodecoder import embed_vectors
     from .autodecoder.readouts import feature_names
     from .photons import Photons, reduce_events
@@ -281,7 +290,7 @@ def _embed_partition(frame, pixel, output, identity):
         except EventDataError as error:
             left_out.append([_hats.label(table, row), str(error)])
     if not photons:
-        return 0
+        return left_out
     photons = Photons.concatenate(photons)
     vectors = embed_vectors(photons, model)
     shared = aligner.transform_events(vectors, feature_names=feature_names(model.n_latent))
@@ -295,7 +304,7 @@ def _embed_partition(frame, pixel, output, identity):
             table = table.append_column(name, _hats.array(values))
     _hats.write_partition(_hats.partition_path(output, pixel), table,
                           {"left_out": json.dumps(left_out)})
-    return len(good)
+    return []
 
 
 @lru_cache(maxsize=1)
@@ -372,14 +381,15 @@ def query(catalog, what, k=10, *, cone=None, where=None, llm=None, encoder=None,
     Raises
     ------
     ValueError
-        For k below 1, an empty question, a mask of the wrong length, or a catalogue that is not
-        embedded.
+        For k below 1, an empty question, a mask of the wrong length, a cone that is none, or a
+        catalogue that is not embedded.
     MissingModelError
         If the models that embedded the catalogue are neither in it nor those of the package.
     PartitionError
         If a partition cannot be read.
     """
     from .alignment import AlignedCatalog, Aligner
+    from .alignment._selection import centre_and_radius
     from .autodecoder import PoissonAutodecoder
 
     if k < 1:
@@ -401,9 +411,9 @@ def query(catalog, what, k=10, *, cone=None, where=None, llm=None, encoder=None,
     masks = None
     if where is not None and not callable(where):
         lengths = dict(_each(catalog[["ra"]], _n_rows, "counting"))
-        masks = _shared_out(np.asarray(where), lengths)
+        masks = _shared_out(np.asarray(np.ma.filled(where, False)), lengths)
     if cone is not None:
-        centre, radius = cone[0].icrs, u.Quantity(cone[1])
+        centre, radius = centre_and_radius(cone)
         near = catalog.cone_search(centre.ra.deg, centre.dec.deg, radius.to_value(u.arcsec),
                                    fine=False)
         pixels = _hats.pixels(near)

@@ -172,6 +172,17 @@ def test_constant_and_rare_features_are_harmless():
     events = np.column_stack([events, np.full(len(events), 7.0), rare])
     aligner = Aligner(**SMALL | {"n_steps": 5}).fit(events, texts)
     assert np.isfinite(aligner.transform_events(events)).all()
+    assert aligner._event_spread[12] == 1
+
+
+def test_the_scale_of_a_feature_does_not_matter():
+    events, texts = planted(300)
+    rare = np.zeros(len(events))
+    rare[:5] = 1
+    events = np.column_stack([events, rare]).astype(np.float32)
+    whole, tiny = (Aligner(**SMALL | {"n_steps": 5}).fit(scale * events, texts).transform_events(
+        scale * events) for scale in np.float32([1, 2.0 ** -45]))
+    np.testing.assert_array_equal(tiny, whole)
 
 
 # -- groups ---------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.table import QTable
+from astropy.table import MaskedColumn, QTable
+from stingray_align import _files
 from stingray_align.alignment import AlignedCatalog, Aligner
 from stingray_align.alignment._search import top_k
 from stingray_align.errors import ModelFileError
@@ -200,8 +201,33 @@ def test_cone(catalogue, target):
     inside = SkyCoord(catalogue.table["ra"], catalogue.table["dec"]).separation(centre) <= radius
     assert 0 < inside.sum() < 90
     assert set(answer["name"]) == set(catalogue.table["name"][inside])
-    with pytest.raises(u.UnitsError):
-        catalogue.query(FakeEmbedding(np.zeros(N_EVENTS)), cone=(centre, 3.0))
+    for cone in ((centre, 3.0), ("10 10", "1deg"), (centre, 1 * u.s), centre):
+        with pytest.raises(ValueError, match="a cone is a pair of a SkyCoord and an angle"):
+            catalogue.query(FakeEmbedding(np.zeros(N_EVENTS)), cone=cone)
+
+
+@pytest.mark.parametrize("unit", [None, "deg"])
+def test_masked_positions_are_in_no_cone(aligner, unit):
+    table = world()[2]
+    mask = np.arange(90) % 2 == 0
+    del table["ra"], table["dec"]
+    for name, values in (("ra", 10.0), ("dec", -20.0)):
+        table[name] = MaskedColumn(np.full(90, values), mask=mask, unit=unit)
+    answer = make(aligner, table=table).query(
+        FakeEmbedding(np.zeros(N_EVENTS)), k=90, cone=(SkyCoord(10, -20, unit="deg"), 1 * u.deg))
+    assert set(answer["name"]) == set(table["name"][~mask])
+
+
+def test_masked_conditions_are_not_met(aligner):
+    table = world()[2]
+    mask = np.arange(90) % 2 == 0
+    table["n_obs"] = MaskedColumn(np.ones(90, int), mask=mask)
+    table["kT"] = MaskedColumn(np.ones(90), mask=mask, unit="keV")
+    catalogue, probe = make(aligner, table=table), FakeEmbedding(np.zeros(N_EVENTS))
+    for where in (lambda table: table["n_obs"] > 0, lambda table: table["kT"] > 0 * u.keV,
+                  table["n_obs"] > 0, np.ma.array(np.ones(90, bool), mask=mask)):
+        answer = catalogue.query(probe, k=90, where=where)
+        assert set(answer["name"]) == set(table["name"][~mask])
 
 
 def test_where_as_mask_and_as_callable(catalogue):
@@ -235,6 +261,8 @@ def test_refuses_empty_words_and_lists(catalogue):
         catalogue.query("  ")
     with pytest.raises(TypeError, match="list"):
         catalogue.query([FakeEmbedding(np.zeros(N_EVENTS))])
+    with pytest.raises(TypeError, match="one event list or embedding is needed, not NoneType"):
+        catalogue.query(None)
 
 
 def test_cone_without_positions(aligner):
@@ -445,6 +473,17 @@ def test_a_catalogue_without_texts_or_classes(aligner, tmp_path):
     assert again.classes == () and len(again.class_probabilities(again.project(probe))) == 0
 
 
+def test_a_masked_class_is_unknown_and_stays_so(aligner, tmp_path):
+    table = world()[2]
+    table["class"] = MaskedColumn(table["class"], mask=np.arange(90) < 9)
+    catalogue = make(aligner, table=table)
+    assert catalogue.classes == ("", *CLASSES) and np.bincount(catalogue._class)[0] == 9
+    catalogue.save(tmp_path / "mine")
+    again = AlignedCatalog.load(tmp_path / "mine")
+    assert again.classes == catalogue.classes
+    np.testing.assert_array_equal(again._class, catalogue._class)
+
+
 def test_a_catalogue_of_one(aligner):
     events, texts, table, _ = world(1)
     catalogue = make(aligner, n=1)
@@ -483,16 +522,32 @@ def test_an_interrupted_save_leaves_the_old_catalogue(catalogue, tmp_path, monke
 
 @pytest.mark.parametrize("name", ["aligner.safetensors", "vectors.safetensors",
                                   "sources.ecsv.gz", "texts.json.gz"])
-@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "flipped"])
 def test_damaged_catalogues(catalogue, tmp_path, name, damage):
     catalogue.save(tmp_path / "mine")
     file = tmp_path / "mine" / name
     if damage == "missing":
         file.unlink()
+    elif damage == "flipped":
+        content = bytearray(file.read_bytes())
+        content[10 if name.endswith("gz") else -len(content) // 4] ^= 0xff  # behind the header
+        file.write_bytes(content)
     else:
         file.write_bytes(file.read_bytes()[:200 if damage == "truncated" else 0])
     with pytest.raises(ModelFileError, match="stingray-align align|make it again"):
         AlignedCatalog.load(tmp_path / "mine")
+
+
+def test_a_file_from_before_there_were_checksums_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(_files, "_checksum", lambda arrays: "0" * 64)
+    _files.write_tensors(tmp_path / "x", {"x": np.arange(3)}, kind="catalogue", version=2, about={})
+    monkeypatch.undo()
+    content = (tmp_path / "x").read_bytes()
+    with pytest.raises(ModelFileError, match="checksum"):
+        _files.read_tensors(tmp_path / "x", kind="catalogue", version=2)
+    (tmp_path / "x").write_bytes(content.replace(b"sha256", b"sha257"))
+    tensors, _ = _files.read_tensors(tmp_path / "x", kind="catalogue", version=2)
+    assert tensors["x"].tolist() == [0, 1, 2]
 
 
 def test_parts_that_do_not_fit_or_are_of_another_version(catalogue, aligner, tmp_path):
@@ -526,6 +581,8 @@ def test_tables_are_read_as_text_never_as_code(catalogue, tmp_path):
     ({"table": QTable({"counts": np.zeros(89)})}, "source_vectors"),
     ({"text_sources": np.full(90, 90)}, "outside"),
     ({"text_sources": np.zeros(3)}, "one row per text"),
+    ({"source_vectors": np.full((90, 8), np.nan)}, "source_vectors holds NaN"),
+    ({"text_vectors": np.full((90, 8), np.inf)}, "text_vectors holds NaN"),
 ])
 def test_refuses_inconsistent_parts(aligner, changes, message):
     with pytest.raises(ValueError, match=message):

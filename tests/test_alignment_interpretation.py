@@ -12,6 +12,7 @@ from stingray_align._gti import runs
 from stingray_align.alignment import AlignedCatalog, Aligner, Interpretation
 from stingray_align.alignment._facts import measure
 from stingray_align.alignment._figure import BROAD_CLASSES
+from stingray_align.alignment.interpretation import _parameter_line
 from stingray_align.alignment.intervals import weighted_quantiles
 from stingray_align.errors import DomainShiftWarning, ModelFileError
 from stingray_align.photons import BAND_OF_CHANNEL, CHANNEL_EDGES, N_CHANNELS, Photons
@@ -327,6 +328,16 @@ def test_novelty_says_why(catalogue):
 
 
 # -- how it is shown ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, values, text", [
+    ("period", (304.0, 1.31, 4230.0), "300 (1.3 to 4200) s"),
+    ("timescale", (9.96e4, 980.0, 2.34e6), "1e5 (980 to 2.3e6) s"),
+    ("flux", (1.23e-13, 2e-14, 3e-13), "1.2e-13 (2.0e-14 to 3.0e-13) s"),
+])
+def test_parameters_are_written_as_people_do(name, values, text):
+    row = dict(zip(("parameter", "value", "lower", "upper", "unit"), (name, *values, "s")))
+    assert _parameter_line(row, 1.0)[1] == text
 
 
 def test_report_has_every_section_and_fits_a_terminal(catalogue):

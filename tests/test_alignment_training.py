@@ -57,6 +57,16 @@ def test_makes_a_catalogue_that_loads_and_answers(model, tmp_path, capsys):
     assert again.aligner.text_model_ == "letters"
 
 
+def test_what_must_not_be_replaced_is_found_before_the_work(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    for path, message in ((tmp_path / "mine", "other files"),
+                          (tmp_path / "mine" / "thesis.tex", "not a directory")):
+        with pytest.raises(FileExistsError, match=message):
+            run(path, model=None, encoder=None)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.tex"]
+
+
 def test_an_interrupted_run_goes_on_and_ends_the_same(model, tmp_path, monkeypatch):
     whole = Counter()
     first = run(tmp_path / "a", model, whole, work=tmp_path / "work a", progress=False)
@@ -144,5 +154,7 @@ def test_build_agrees_with_its_parts(model, tmp_path):
     assert same.table["class"].tolist() == population.truth["class"].tolist()
     with pytest.raises(ValueError, match="one entry per source"):
         AlignedCatalog.build(population.photons, summaries[:2], model=model, aligner=made.aligner)
+    with pytest.raises(ValueError, match="a single str is not split"):
+        AlignedCatalog.build(population.photons, "a star", model=model, aligner=made.aligner)
     with pytest.raises(ValueError, match="at least one source"):
         AlignedCatalog.build([], [], model=model, aligner=made.aligner)

@@ -39,9 +39,9 @@ def test_the_sentence_that_carries_the_match_comes_first():
     table = sentence_attribution(Catalogue(), np.array([[1.0, 0.0]]), [(1, text)])
     assert table["part"][0] == "There was a flare." and table["change"][0] > 0
     assert (table["change"][1:] < 0).all()
-    with_facts = Summary(text.text, {"flaring": True}, {})
+    with_facts = Summary(text.text, {"flaring": True, "period": 8280.0}, {})
     parts = sentence_attribution(Catalogue(), np.array([[1.0, 0.0]]), [(1, with_facts)])["part"]
-    assert "facts: flaring" in parts
+    assert "facts: flaring, period 8280" in parts
 
 
 def test_photons_that_drive_a_match_are_found():

@@ -161,6 +161,16 @@ def test_saved_model_gives_the_same_rates_up_to_half_precision(fitted, tmp_path)
     assert_array_equal(again.band_rates(photons), loaded.band_rates(photons))
 
 
+@pytest.mark.parametrize("simulated", [False, True])
+def test_no_source_has_no_quantiles_of_the_usual_names_and_shapes(fitted, simulated):
+    model = PoissonAutodecoder.pretrained() if simulated else fitted
+    photons = sources(1)
+    some, nothing = (model.quantiles(p, [0.1, 0.5, 0.9]) for p in (photons, photons[:0]))
+    assert list(nothing) == list(some)
+    for name, values in some.items():
+        assert nothing[name].shape == (0, *values.shape[1:])
+
+
 @pytest.mark.parametrize("damage, message", [
     (lambda p: p.write_bytes(b"not a model"), "readable"),
     (lambda p: p.write_bytes(p.read_bytes()[:2000]), "readable"),
@@ -170,7 +180,7 @@ def test_saved_model_gives_the_same_rates_up_to_half_precision(fitted, tmp_path)
      "promises"),
     (lambda p: write_tensors(p, {"x": np.zeros(1)}, kind="aligner", version=1, about={}),
      "not a stingray-align autodecoder"),
-    (lambda p: p.write_bytes(p.read_bytes()[:-200] + 200 * b"\xff"), "promises"),
+    (lambda p: p.write_bytes(p.read_bytes()[:-200] + 200 * b"\xff"), "promises|checksum"),
 ])
 def test_a_file_that_is_no_model_says_so(fitted, tmp_path, damage, message):
     path = tmp_path / "model.safetensors"

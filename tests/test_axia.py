@@ -13,7 +13,8 @@ from local_server import Reply, serving
 
 import stingray_align as sa
 from stingray_align.datasets import axia
-from stingray_align.errors import ArchiveError
+from stingray_align.cli import main
+from stingray_align.errors import ArchiveError, EventDataError
 
 
 def entry(i, n=50, **changes):
@@ -192,6 +193,23 @@ def test_writing_goes_on_where_it_stopped(tmp_path, corpus, monkeypatch):
         assert other.read_bytes() == path.read_bytes()
     assert len(whole.table) == 4
     assert len(axia.write(corpus, tmp_path / "two", limit=2, progress=False).table) == 2
+
+
+@pytest.mark.parametrize("content, reason", [
+    (b"", "holds no source of the corpus"), (b"no corpus\n" * 3, "corpus: line 1: Expecting value"),
+    (b'{"a": 1}\n', "line 1: it has no original_event_list")])
+def test_a_file_that_is_no_corpus_replaces_nothing(tmp_path, corpus, capsys, content, reason):
+    folder, other = tmp_path / "axia", tmp_path / "other.jsonl"
+    other.write_bytes(content)
+    with pytest.raises(EventDataError, match=reason):
+        axia.write(other, folder, progress=False)
+    assert not folder.exists()
+    axia.write(corpus, folder, progress=False)
+    before = (folder / "sources.ecsv").read_bytes()
+    assert main(["fetch", "axia", str(other), "-o", str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert reason in err and err.strip().count("\n") == 0
+    assert (folder / "sources.ecsv").read_bytes() == before
 
 
 def test_names_in_the_corpus_lead_nowhere_else(tmp_path):

@@ -149,6 +149,15 @@ def test_query_texts_of_a_cone(small, capsys):
     assert "text" in some.colnames
 
 
+def test_query_of_a_catalogue_without_texts(small, capsys):
+    catalogue = sa.AlignedCatalog.load(small["catalogue"][1])
+    sa.AlignedCatalog(aligner=catalogue.aligner, table=catalogue.table,
+                      source_vectors=catalogue.source_vectors).save("bare")
+    assert main(["query", "a flare", "--catalogue", "bare", "--target", "texts",
+                 *small["model"]]) == 2
+    assert "bare holds no texts" in capsys.readouterr().err
+
+
 # -- embed ----------------------------------------------------------------------------------------
 
 
@@ -415,6 +424,7 @@ def test_traceback_on_request():
     [], ["interpret"], ["interpret", "f", "--radius", "3 s"], ["interpret", "f", "--radius", "-1"],
     ["interpret", "f", "-k", "0"], ["interpret", "f", "--radius", "wide"],
     ["query", "t", "--cone", "nowhere", "1 deg"], ["query", "t", "--target", "stars"], ["unknown"],
+    ["explore", "--port", "99999999"], ["explore", "--port", "0"],
 ])
 def test_wrong_arguments_exit_with_two(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
@@ -476,6 +486,11 @@ def test_version_and_entry_point():
     (["interpret", str(M82), "--table", "page.xyz"], "format of a table"),
     (["query", "pulsations", "--table", "found.xyz"], "format of a table"),
     (["query", "pulsations", "--llm-url", "http://nowhere"], "--llm-url needs --llm"),
+    (["query", "pulsations", "--workers", "2"], "share out a whole catalogue on disk"),
+    (["query", "pulsations", "--cluster", "tcp://10.0.0.1:8786"], "catalogue on disk"),
+    (["embed", str(M82), "-o", "s.ecsv", "--workers", "2"], "catalogue on disk"),
+    (["align", "folder", "--pairs", "4"], "choose an empty or a new directory"),
+    (["align", "t.ecsv", "--pairs", "4"], "t.ecsv is a file"),
     (["summarize", "t.ecsv", "-o", "s.ecsv", "--offline", "--dry-run"], "--offline asks none"),
     (["summarize", "t.ecsv", "-o", "s.ecsv", "--offline"], "ECSV header"),
     (["summarize", "t", "-o", "s.ecsv", "--offline"], "Format could not be identified"),
@@ -486,6 +501,7 @@ def test_version_and_entry_point():
 def test_wrong_options_are_one_line(command, message, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.tex").write_text("years of work")
     for name in ("t.ecsv", "t"):
         (tmp_path / name).write_bytes(b"no table" * 100)
     assert main(command) == 2

@@ -119,6 +119,15 @@ def test_columns_of_the_chandra_source_catalog():
     assert read_summaries("out.ecsv")[0].slots == {"photon_index": 1.8, "n_h": pytest.approx(0.12)}
 
 
+def test_what_a_query_wrote(capsys):
+    assert main(["query", "soft", "-k", "2", "--table", "found.ecsv"]) == 0
+    assert main(["summarize", "found.ecsv", "-o", "out.ecsv", "--offline"]) == 0
+    table = Table.read("found.ecsv")
+    assert table["counts"].unit == u.ct
+    for summary, counts in zip(read_summaries("out.ecsv"), table["counts"], strict=True):
+        assert summary.text.startswith(f"{counts:.0f} counts were recorded")
+
+
 def test_offline(capsys):
     assert main(["summarize", "sources.ecsv", "-o", "out.ecsv", "--offline"]) == 0
     assert "3 of 3 sources have a summary (3 deterministic)" in capsys.readouterr().out

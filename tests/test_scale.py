@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.table import QTable
+from astropy.table import MaskedColumn, QTable, Table
 from small_sources import write_arf
 
 import stingray_align as sa
@@ -155,16 +155,45 @@ def test_an_unfinished_folder_is_not_filled_with_other_sources(parts, tmp_path):
         scale.write_catalog(parts[1:], tmp_path / "a")
 
 
+def test_parts_in_other_units_become_those_of_the_first(parts, tmp_path):
+    (first, one), (second, two) = parts[:2]
+    one, two = one.copy(), two.copy()
+    one["ra"] = one["ra"].to(u.hourangle)
+    two["flux"] = two["flux"].to(u.mW / u.m**2)
+    two["dec"] = two["dec"].value
+    written = scale.write_catalog([(first, one), (second, two[two.colnames[::-1]])],
+                                  tmp_path / "sources")
+    expected = {row["name"]: row for _, table in parts[:2] for row in table}
+    for _, table in scale.read_catalog(written):
+        for row in table:
+            for name in ("ra", "dec", "flux"):
+                assert row[name].unit == expected[row["name"]][name].unit
+                assert u.isclose(row[name], expected[row["name"]][name], equal_nan=True)
+    for number, (name, values, message) in enumerate((
+            ("flux", two["ra"], "column 'flux' has the unit deg in part 2 and .* in the first"),
+            ("flux", two["flux"].value, "column 'flux' has the unit None in part 2"),
+            ("n_obs", np.ones(3) * u.one, "column 'n_obs' has the unit  in part 2 and None in"),
+            ("more", 5, "different columns"))):
+        other = two.copy()
+        other[name] = values
+        with pytest.raises(ValueError, match=message):
+            scale.write_catalog([(first, one), (second, other)], tmp_path / f"{number}")
+
+
 def test_what_cannot_be_written_is_said(parts, tmp_path):
     events, table = parts[1]
     away = table.copy()
     away["dec"][0] = np.nan * u.deg
+    masked = Table(table)
+    masked["ra"] = MaskedColumn(table["ra"].value, mask=[True, False, False])
     clash = table.copy()
     clash["gti"] = 1
     for number, (bad, message) in enumerate([
             ((events[:2], table), "2 event lists but 3 rows"),
             ((events, table["ra", "name"]), "'ra' and 'dec'"),
             ((events, away), "needs a position"),
+            ((events, masked), "needs a position"),
+            ((events, QTable(masked, units={"ra": u.deg})), "needs a position"),
             ((events, clash), "rename"),
             ((["no list"] * 3, table), "expected a stingray.EventList")]):
         with pytest.raises((ValueError, EventDataError), match=message):
@@ -223,6 +252,37 @@ def test_unusable_event_lists_are_left_out_by_name(parts, tmp_path):
     assert found.compute(progress_bar=False)["name"].tolist() == ["source 14"]
     (name, reason), = json.loads((tmp_path / "embedded" / "left_out.json").read_text())
     assert name == "source 13" and "good time intervals" in reason
+
+
+def test_sources_alone_in_their_partition_are_left_out_by_name_at_every_call(parts, tmp_path):
+    import json
+
+    events, table = parts[1]
+    broken = sa.EventList(time=[1.0, 2.0], energy=[1.0, 2.0], gti=[[5.0, 9.0]])
+    table = table.copy()
+    table["ra"] = [0, 90, 180] * u.deg
+    sources = scale.write_catalog([([*events[:2], broken], table)], tmp_path / "sources", n_rows=1)
+    for _ in range(2):
+        with pytest.warns(EventDataWarning, match="1 sources .* source 14"):
+            found = scale.embed_catalog(sources, tmp_path / "embedded")
+        assert len(found) == 2
+        (name, reason), = json.loads((tmp_path / "embedded" / "left_out.json").read_text())
+        assert name == "source 14" and "good time intervals" in reason
+    alone = scale.write_catalog([([broken], table[2:])], tmp_path / "alone")
+    with pytest.raises(EventDataError, match="no source .* source 14: .* good time intervals"):
+        scale.embed_catalog(alone, tmp_path / "nothing")
+
+
+def test_columns_of_the_sources_are_kept_with_their_units(parts, tmp_path):
+    events, table = parts[1]
+    table = table.copy()
+    table["counts"], table["exposure"] = [1, 2, 3], [4.0, 5.0, 6.0] * u.ks
+    scale.write_catalog([(events, table)], tmp_path / "sources")
+    found = scale.query(scale.embed_catalog(tmp_path / "sources", tmp_path / "embedded"), "a flare")
+    found.sort("name")
+    assert found["counts"].tolist() == [1, 2, 3]
+    assert (found["exposure"] == table["exposure"]).all() and found["exposure"].unit == u.ks
+    assert found["duration"].unit == u.s
 
 
 def test_what_lsdb_cuts_out_can_be_embedded(folder, embedded, tmp_path):

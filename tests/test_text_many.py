@@ -216,6 +216,18 @@ def test_without_a_model():
     assert written.kinds == Counter(deterministic=1) and written.failures[0].index == 1
 
 
+@pytest.mark.parametrize("bad, reason", [
+    ({"photon_index": "<1.7"}, "fact 'photon_index' is '<1.7'"), ({"counts": np.inf}, "is inf"),
+    ({"hardness": "soft"}, "'hardness' is 'soft'"), ({"kT": 1.0, "kT_err": np.inf}, "'kT_err'"),
+    ({"counts": True}, "is True"), ({"exposure": 3 * u.ks, "counts": "many"}, "'counts' is 'many'"),
+])
+def test_a_bad_row_fails_alone(bad, reason):
+    written = summarize([{"counts": 5}, bad], backend=OfflineWriter(), progress=False)
+    assert written.summaries[0].text == "5 counts were recorded."
+    (failure,) = written.failures
+    assert failure.index == 1 and reason in failure.reason
+
+
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="5 sources and abstracts for 4"):
         summarize(FACTS, abstracts=PAPERS[:4], backend=OfflineWriter())

@@ -12,6 +12,7 @@ from stingray_align.errors import MissingModelError
 from stingray_align.text import (CLASSES, Chat, ChatError, OfflineWriter, OpenAIChat, SummaryError,
                                  write_summary)
 from stingray_align.text.asking import Conversation
+from stingray_align.text.writers import significant
 
 FACTS = {"instrument": "ACIS-S", "counts": 150, "photon_index": 1.8}
 PAPERS = [{"bibcode": "2020ApJ...1A", "title": "A source", "abstract": "It is a polar."}]
@@ -246,6 +247,11 @@ def test_offline_writer():
     ({"kT": 0.05}, "The temperature is 0.05 keV."),
     ({"kT": 50 * u.eV, "kT_err": 2 * u.eV}, "The temperature is (0.05 +/- 0.002) keV."),
     ({"period": 12345.6, "period_err": 10}, "The period is 12346 +/- 10 s."),
+    ({"period": 999.9}, "The period is 1000 s."),
+    ({"timescale": 999.96}, "The timescale of the variability is 1000 s."),
+    ({"counts": 116 * u.ct, "background_counts": 2.5 * u.ct},
+     "116 counts were recorded, of which 2.5 are expected from the background."),
+    ({"counts": 116 * u.one}, "116 counts were recorded."),
 ])
 def test_offline_phrases(facts, text):
     assert write_summary(facts, backend=OfflineWriter()).text == text
@@ -257,6 +263,15 @@ def test_offline_writer_invents_nothing():
             write_summary(facts, backend=OfflineWriter())
     with pytest.raises(ValueError, match="cannot read abstracts"):
         write_summary(FACTS, abstracts=PAPERS, backend=OfflineWriter())
+
+
+@pytest.mark.parametrize("value, text", [
+    (999.4, "999"), (999.9, "1000"), (-999.9, "-1000"), (1234.6, "1235"), (99_999, "99999"),
+    (123_456, "1.23e5"), (0.001, "0.001"), (9.99e-4, "9.99e-4"), (0, "0"),
+    (np.nan, "nan"), (-np.inf, "-inf"),
+])
+def test_numbers_are_written_as_people_do(value, text):
+    assert significant(value) == text
 
 
 def test_bad_input():

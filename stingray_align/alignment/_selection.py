@@ -3,7 +3,7 @@
 import numpy as np
 from astropy import units as u
 
-__all__ = ["selection"]
+__all__ = ["centre_and_radius", "selection"]
 
 
 def selection(table, cone, where):
@@ -15,18 +15,23 @@ def selection(table, cone, where):
     cone : (astropy.coordinates.SkyCoord, astropy.units.Quantity) or None
         Position and radius.
     where : ndarray of bool, shape (n,), or callable, or None
-        A callable gets the table and returns the mask.
+        A callable gets the table and returns the mask. What is masked in it is not selected.
 
     Returns
     -------
     ndarray of bool, shape (n,), or None
-        None if everything is asked for.
+        None if everything is asked for. A source without a position is in no cone.
+
+    Raises
+    ------
+    ValueError
+        If the mask has another length or type, the cone is none, or there are no positions.
     """
     if cone is None and where is None:
         return None
     mask = np.ones(len(table), dtype=bool)
     if where is not None:
-        chosen = np.asarray(where(table) if callable(where) else where)
+        chosen = np.asarray(np.ma.filled(where(table) if callable(where) else where, False))
         if chosen.shape != mask.shape or chosen.dtype != bool:
             raise ValueError(f"where must give one True or False per source ({len(table)}), "
                              f"not an array of {chosen.dtype} with shape {chosen.shape}")
@@ -36,7 +41,20 @@ def selection(table, cone, where):
 
         if not {"ra", "dec"} <= set(table.colnames):
             raise ValueError("a cone needs positions: this catalogue has no 'ra' and 'dec'")
-        centre, radius = cone
-        positions = SkyCoord(u.Quantity(table["ra"], u.deg), u.Quantity(table["dec"], u.deg))
+        centre, radius = centre_and_radius(cone)
+        positions = SkyCoord(*(
+            u.Quantity(np.ma.filled(table[name].astype(float), np.nan), u.deg)
+            for name in ("ra", "dec")))
         mask &= positions.separation(centre) <= radius
     return mask
+
+
+def centre_and_radius(cone):
+    """The two parts of a cone, in ICRS; ValueError if it is none."""
+    try:
+        centre, radius = cone
+        return centre.icrs, radius.to(u.deg)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError("a cone is a pair of a SkyCoord and an angle with its unit, such as "
+                         f"(SkyCoord(148.97, 69.68, unit='deg'), 1 * u.deg), not {cone!r}"
+                         ) from error

@@ -276,9 +276,11 @@ class Aligner(BaseEstimator):
             events, [16, 50, 84, *np.linspace(0, 100, _BINS + 1)], axis=0)
         spread = (high - low) / 2
         # An entry that is mostly one value has no percentile range but may still say something.
-        spread = np.where(spread > 1e-9, spread, events.std(axis=0))
+        # What single precision cannot tell from a constant is one.
+        rounding = 1e-6 * np.abs(centre)
+        spread = np.where(spread > rounding, spread, events.std(axis=0))
         self._event_centre = centre.astype(np.float32)
-        self._event_spread = np.where(spread > 1e-9, spread, 1.0).astype(np.float32)
+        self._event_spread = np.where(spread > rounding, spread, 1.0).astype(np.float32)
         prose = texts[:, : texts.shape[1] - self.n_slots]
         common = float(prose.std(axis=0).mean()) or 1.0
         self._text_centre = np.zeros(texts.shape[1], np.float32)

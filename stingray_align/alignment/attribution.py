@@ -56,6 +56,7 @@ def sentence_attribution(catalogue, own, texts):
     """
     from ..text.encoder import text_vectors
     from ..text.summary import Summary
+    from ..text.writers import significant
 
     parts, shortened = [], []
     for rank, text in texts:
@@ -70,7 +71,7 @@ def sentence_attribution(catalogue, own, texts):
         if text.slots:
             parts.append((rank, "facts: " + ", ".join(
                 key if value is True else f"not {key}" if value is False else
-                f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+                f"{key} {significant(value)}" if isinstance(value, float) else f"{key} {value}"
                 for key, value in text.slots.items() if value is not None)))
             shortened.append(Summary(text.text, {}, text.provenance))
     rows = []

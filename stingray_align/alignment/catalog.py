@@ -7,6 +7,7 @@ those of its summaries. Vectors are kept in half precision, the search is exact.
 import gzip
 import io
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,8 @@ class AlignedCatalog:
     Attributes
     ----------
     classes : tuple of str
-        Names found in the column ``class``, sorted; empty without that column.
+        Names found in the column ``class``, sorted; empty without that column. A masked class is
+        unknown, as one with an empty name.
 
     Examples
     --------
@@ -109,6 +111,9 @@ class AlignedCatalog:
         if not (text_vectors.shape == (len(texts), aligner.n_shared)
                 and text_sources.shape == (len(texts),)):
             raise ValueError("texts, text_vectors and text_sources must have one row per text")
+        for name, vectors in (("source_vectors", source_vectors), ("text_vectors", text_vectors)):
+            if not np.isfinite(vectors).all():
+                raise ValueError(f"{name} holds NaN or infinite values: leave such rows out")
         if len(texts) and not 0 <= text_sources.min() <= text_sources.max() < n:
             raise ValueError("text_sources points outside the table")
         self.aligner, self.table = aligner, table
@@ -119,8 +124,7 @@ class AlignedCatalog:
         self._class = np.zeros(n, dtype=int)
         self.classes = ()
         if "class" in table.colnames:
-            names, self._class = np.unique(np.asarray(table["class"], dtype=str),
-                                           return_inverse=True)
+            names, self._class = np.unique(_names(table["class"]), return_inverse=True)
             self.classes = tuple(names.tolist())
         self._own = self._left_out = None
         if temperature is None:
@@ -179,7 +183,7 @@ class AlignedCatalog:
         Raises
         ------
         ValueError
-            If there are no sources or the lengths do not agree.
+            If there are no sources, the lengths do not agree, or all summaries are one str.
         ModelFileError
             If model, encoder and aligner do not belong together.
         """
@@ -188,6 +192,8 @@ class AlignedCatalog:
 
         if not len(event_lists):
             raise ValueError("a catalogue needs at least one source")
+        if isinstance(summaries, str):
+            raise ValueError("summaries must have one entry per source: a single str is not split")
         if len(summaries) != len(event_lists) or table is not None and len(table) != len(summaries):
             raise ValueError("event_lists, summaries and table must have one entry per source")
         photons = event_lists
@@ -241,7 +247,7 @@ class AlignedCatalog:
         float
             Mean log loss in nats at the temperature chosen, which becomes ``temperature``.
         """
-        classes = np.asarray(classes, dtype=str)
+        classes = _names(classes)
         known = np.isin(classes, self.classes)
         if not known.any():
             raise ValueError("none of these classes is in the catalogue")
@@ -337,9 +343,11 @@ class AlignedCatalog:
         target : {"sources", "texts"}, optional
             Compare with the photons of the catalogue's sources or with its summaries.
         cone : (astropy.coordinates.SkyCoord, astropy.units.Quantity), optional
-            Only sources within this radius of this position (columns ``ra``, ``dec``).
+            Only sources within this radius of this position (columns ``ra``, ``dec``). Those
+            without a position are in no cone.
         where : ndarray of bool, shape (n,), or callable, optional
-            Only these sources; a callable gets the catalogue's table and returns the mask.
+            Only these sources; a callable gets the catalogue's table and returns the mask. What
+            is masked in it is not selected.
         llm : LocalChat, OpenAIChat or alike, optional
             Rewrites a sentence instead of the bundled glossary.
 
@@ -352,8 +360,10 @@ class AlignedCatalog:
         Raises
         ------
         ValueError
-            For an unknown target, k below 1, an empty question, a mask of the wrong length, or a
-            cone on a catalogue without positions.
+            For an unknown target, k below 1, an empty question, a mask of the wrong length, a
+            cone that is none, or one on a catalogue without positions.
+        TypeError
+            If the question is neither words nor one observation.
         ModelFileError
             If the embedding or the text encoder is not the aligner's.
 
@@ -502,11 +512,15 @@ class AlignedCatalog:
         ------
         ModelFileError
             If the catalogue is known to be made with another autodecoder.
+        TypeError
+            If it is something else.
         """
+        from stingray import EventList
+
         if hasattr(what, "vector") and hasattr(what, "feature_names"):
             self._check_autodecoder(getattr(what, "model", None))
             return what
-        if isinstance(what, (str, Summary, list, tuple)):
+        if not isinstance(what, EventList):
             raise TypeError(f"one event list or embedding is needed, not {type(what).__name__}")
         from ..autodecoder import embed
 
@@ -750,7 +764,7 @@ class AlignedCatalog:
             )
         except ModelFileError:
             raise
-        except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zlib.error) as error:
             raise ModelFileError(
                 f"the catalogue at {path} is incomplete or damaged ({error}); fetch it or make it "
                 "again with `stingray-align align`"
@@ -801,6 +815,11 @@ def _fill_table(table, photons):
         if name not in table.colnames:
             table[name] = values()
     return table
+
+
+def _names(classes):
+    """Classes as text, empty where they are masked."""
+    return np.ma.filled(np.ma.asarray(classes).astype(str), "")
 
 
 def _plain(column):

@@ -13,6 +13,7 @@ from astropy.table import QTable
 
 from ..errors import DomainShiftWarning, EventDataWarning
 from ..artefacts import find_artefacts
+from ..text.writers import significant
 from ._facts import FEWEST_FOR_VARIABILITY, Measured, measure
 from ._search import top_k
 from .intervals import PARAMETERS, percentiles, stretch_of, stretched
@@ -443,8 +444,15 @@ def _facts_in_words(measured):
     return text
 
 
+def _number(value, form):
+    """As people write it: 4200 where the format gives 4.2e+03."""
+    text = form.format(value)
+    return significant(float(text)) if "e+" in text else text
+
+
 def _value(value, interval, form):
-    return f"{form.format(value)} ({form.format(interval[0])} to {form.format(interval[1])})"
+    low, high = (_number(limit, form) for limit in interval)
+    return f"{_number(value, form)} ({low} to {high})"
 
 
 def _columns(name, entry, unit):
@@ -461,7 +469,7 @@ def _unit_text(unit):
 
 
 def _seconds(value):
-    return f"{value / 1000:.3g} ks" if value >= 1000 else f"{value:.3g} s"
+    return f"{significant(value / 1000)} ks" if value >= 1000 else f"{significant(value)} s"
 
 
 def _label(row):

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.base import clone
 
-from .._files import atomic_file
+from .._files import atomic_file, check_directory
 from .aligner import Aligner
-from .catalog import AlignedCatalog
+from .catalog import _VECTORS, AlignedCatalog
 from .fitting import sizes_for
 from .interpretation import read_parameters
 
@@ -74,7 +74,8 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
     Parameters
     ----------
     path_out : str or Path
-        Directory of the catalogue (`AlignedCatalog.load`); the aligner is inside it.
+        Directory of the catalogue (`AlignedCatalog.load`); the aligner is inside it. An older
+        catalogue there is replaced.
     n_pairs : int, optional
         Sources to train on, each with two summaries and four views of its photons. They take some
         3 GB of memory per 100,000.
@@ -105,6 +106,11 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
     -------
     AlignedCatalog
         As saved.
+
+    Raises
+    ------
+    FileExistsError
+        If ``path_out`` is a file or a directory with other contents.
     """
     from astropy.table import vstack
 
@@ -113,6 +119,7 @@ def align(path_out, *, n_pairs=400_000, n_archetypes=5_600, n_validation=2_000, 
     from ..text import TextEncoder
 
     path_out = Path(path_out)
+    check_directory(path_out, marker=_VECTORS)  # better known before the work than after it
     model = PoissonAutodecoder.pretrained() if model is None else model
     encoder = TextEncoder() if encoder is None else encoder
     aligner = Aligner(seed=seed, progress=progress) if aligner is None else aligner

@@ -320,12 +320,13 @@ def write(path, folder, *, events="original_event_list", limit=None, progress=Tr
     ------
     FileNotFoundError
         There is no such file.
+    EventDataError
+        No source in it can be used, since it is no corpus for example. Nothing is written then.
     OSError
         The folder cannot be written, for example because the disk is full. What was written before
         is whole.
     """
     folder = Path(folder)
-    folder.joinpath("events").mkdir(parents=True, exist_ok=True)
     rows, failed, names, n_before = [], [], set(), 0
     for row, found, reason in tqdm(sources(path, events=events), unit="source",
                                    disable=None if progress else True):
@@ -345,6 +346,9 @@ def write(path, folder, *, events="original_event_list", limit=None, progress=Tr
             with atomic_file(target) as temporary:
                 _write_fits(temporary, found, row)
         rows.append(row | {"file": f"events/{name}"})
+    if not rows:
+        raise EventDataError(f"{path} holds no source of the corpus"
+                             + "".join(f": {reason}" for reason in failed[:1]))
     table = to_table(rows)
     with atomic_file(folder / "sources.ecsv") as temporary:
         table.write(temporary, format="ascii.ecsv", overwrite=True)

@@ -9,6 +9,7 @@ import math
 import warnings
 
 import numpy as np
+from astropy import units as u
 from astropy.utils.exceptions import AstropyUserWarning
 
 from .asking import Conversation, ask_all
@@ -21,6 +22,9 @@ __all__ = ["write_summary", "OfflineWriter"]
 # Units of facts with a dimension: those of truth tables and of slots.
 _UNITS = {"exposure": "s", "duration": "s", "period": "s", "timescale": "s",
           "flux": "erg s-1 cm-2", "kT": "keV", "n_h": "1e22 cm-2", "ra": "deg", "dec": "deg"}
+# Facts that are phrased as numbers, as are their errors.
+_NUMBERS = ("counts", "exposure", "background_counts", "flux", "hardness", "photon_index", "kT",
+            "n_h", "fractional_variability", "period", "timescale")
 
 
 def write_summary(facts, *, abstracts=(), backend):
@@ -119,7 +123,8 @@ def plain_facts(facts):
             unit = _UNITS.get(key.removesuffix("_err"))
             if unit:
                 value = value.to_value(unit)
-            elif str(value.unit) and np.isfinite(value):  # a language model is told the unit
+            elif value.unit not in (u.one, u.ct) and np.isfinite(value):
+                # A language model is told the unit.
                 value = f"{value.value:.10g} {value.unit}"
             else:
                 value = value.value
@@ -152,6 +157,10 @@ class OfflineWriter:
         if papers:
             raise ValueError("OfflineWriter only phrases facts and cannot read abstracts; leave "
                              "them out or use a language model")
+        for name, value in facts.items():
+            if name.removesuffix("_err") in _NUMBERS and (
+                    isinstance(value, (bool, str)) or not math.isfinite(value)):
+                raise ValueError(f"fact {name!r} is {value!r}, which is no finite number")
         sentences = [s for s in (phrase(facts) for phrase in _PHRASES) if s]
         if not sentences:
             raise ValueError("none of the facts is a known quantity: nothing measured, no summary")
@@ -162,10 +171,11 @@ class OfflineWriter:
 
 def significant(value, digits=3):
     """A number as people write it."""
-    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+    if 0 < abs(value) < 1e-3 or 1e5 <= abs(value) < math.inf:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
+    text = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e" in text else text
 
 
 def _seconds(value):
