@@ -548,3 +548,5 @@ def test_novelty_table_and_errors():
         evaluate.novelty(vectors, labels, classes=["z"], progress=False)
     with pytest.raises(ValueError, match="do not fit"):
         evaluate.novelty(vectors, labels[:5], progress=False)
+    with pytest.raises(ValueError, match="give more"):
+        evaluate.novelty(vectors[:3], labels[:3], progress=False)

@@ -54,6 +54,11 @@ def novelty(vectors, labels, *, draws=None, counts=None, concentration=30.0, cla
     -------
     NoveltyResult
 
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a class is unknown, or fewer than four rows are left without it.
+
     References
     ----------
     Liu, Ting & Zhou 2008, ICDM, 413 (isolation forest).
@@ -75,6 +80,9 @@ def novelty(vectors, labels, *, draws=None, counts=None, concentration=30.0, cla
         member = labels == name
         rng = np.random.default_rng(seed)
         known = np.flatnonzero(~member)
+        if len(known) < 4:
+            raise ValueError(f"only {len(known)} sources are left without those labelled {name!r}: "
+                             "give more")
         half = group_folds(sources[known], 2, rng)
         test = np.concatenate([known[half == 1], np.flatnonzero(member)])
         detected = _detect(vectors[known[half == 0]], vectors[test], n_neighbors, seed)
