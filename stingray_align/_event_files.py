@@ -128,7 +128,7 @@ def _clock(hdu, column, usual):
 def _second(unit):
     """Length in s of a unit of time, as headers write it; None for no such unit."""
     name = str(unit or "").strip()
-    if re.fullmatch("s(ec(ond)?s?)?", name, re.IGNORECASE):
+    if re.fullmatch("s|secs?|seconds?", name, re.IGNORECASE):
         return 1.0
     if re.fullmatch("d(ays?)?", name, re.IGNORECASE):
         return 86400.0
