@@ -47,7 +47,7 @@ _CHANNELS = {("swift", "XRT"): 10, ("suzaku", "XIS"): 3.65, ("asca", "SIS"): 3.6
              ("hitomi", "SXI"): 6, ("hitomi", "SXS"): 0.5, ("astrosat", "SXT"): 10,
              ("srg", "TM"): 1, ("srg", "MERGED"): 1, ("erosita", ""): 1}
 
-#: Cameras without energies, beside others of their mission whose channels Stingray converts.
+#: Instruments without energies, beside others of their mission whose channels Stingray converts.
 _NO_ENERGIES = {"chandra": "HRC", "xmm": "OM"}
 
 

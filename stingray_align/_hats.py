@@ -15,6 +15,7 @@ from astropy import units as u
 from astropy.table import QTable
 
 from ._files import atomic_file
+from ._gti import as_floats
 from .errors import EventDataError, EventDataWarning, MissingModelError
 
 __all__ = ["ATTRIBUTES", "INDEX", "LEFT_OUT", "NESTED", "STARTED", "VECTORS", "array", "as_table",
@@ -151,8 +152,7 @@ def in_units(table, units, part):
     """A part with positions in degrees and all else in the units of the first; which those are."""
     table = QTable(table)
     for name in {"ra", "dec"} & set(table.colnames):
-        # A position that is masked is missing, as one that is no number.
-        table[name] = u.Quantity(np.ma.filled(table[name].astype(float), np.nan), u.deg)
+        table[name] = as_floats(table[name], u.deg) * u.deg
     own = {name: table[name].info.unit for name in table.colnames}
     if units is None:
         return table, own

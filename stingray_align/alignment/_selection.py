@@ -3,6 +3,8 @@
 import numpy as np
 from astropy import units as u
 
+from .._gti import as_floats
+
 __all__ = ["centre_and_radius", "selection"]
 
 
@@ -42,9 +44,7 @@ def selection(table, cone, where):
         if not {"ra", "dec"} <= set(table.colnames):
             raise ValueError("a cone needs positions: this catalogue has no 'ra' and 'dec'")
         centre, radius = centre_and_radius(cone)
-        positions = SkyCoord(*(
-            u.Quantity(np.ma.filled(table[name].astype(float), np.nan), u.deg)
-            for name in ("ra", "dec")))
+        positions = SkyCoord(*(as_floats(table[name], u.deg) for name in ("ra", "dec")), unit="deg")
         mask &= positions.separation(centre) <= radius
     return mask
 

@@ -14,7 +14,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from .asking import Conversation, ask_all
 from .chat import Chat
-from .slots import FLAG_SLOTS, clean_slots
+from .slots import FLAG_SLOTS, NUMBER_SLOTS, clean_slots
 from .summary import Summary, check_summary, make_provenance
 
 __all__ = ["write_summary", "OfflineWriter"]
@@ -23,8 +23,8 @@ __all__ = ["write_summary", "OfflineWriter"]
 _UNITS = {"exposure": "s", "duration": "s", "period": "s", "timescale": "s",
           "flux": "erg s-1 cm-2", "kT": "keV", "n_h": "1e22 cm-2", "ra": "deg", "dec": "deg"}
 # Facts that are phrased as numbers, as are their errors.
-_NUMBERS = ("counts", "exposure", "background_counts", "flux", "hardness", "photon_index", "kT",
-            "n_h", "fractional_variability", "period", "timescale")
+_NUMBERS = (*NUMBER_SLOTS, "counts", "exposure", "background_counts", "hardness",
+            "fractional_variability")
 
 
 def write_summary(facts, *, abstracts=(), backend):
